@@ -1,4 +1,4 @@
-//! What a limited client is told: the fields `RateLimit-Policy` and `RateLimit` of
+//! The fields that tell a client about its limit: `RateLimit-Policy` and `RateLimit` of
 //! draft-ietf-httpapi-ratelimit-headers-11, and `Retry-After` (RFC 9110 §10.2.3).
 
 use super::bucket::{MICRO, TakeOutcome};
@@ -6,7 +6,7 @@ use super::limit::Limit;
 use super::terms::{CONCURRENCY, DEFAULT_BUCKET};
 use balancer_time::Nanos;
 
-/// Which kind of entry decided about a client.
+/// The kind of entry that decided about a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EntryKind {
     /// One for the client alone: its id, its address or its `ip:port`.
@@ -18,7 +18,7 @@ pub enum EntryKind {
 }
 
 impl EntryKind {
-    /// What a bucket named `default` is called in answers and metrics.
+    /// The policy name of a bucket named `default`, in answers and metrics.
     pub const fn policy(self) -> &'static str {
         match self {
             Self::Client => "client",
@@ -28,7 +28,7 @@ impl EntryKind {
     }
 }
 
-/// The policy name of a bucket: its own, unless that is `default`; then the kind of entry that decided.
+/// The policy name of a bucket: its own name, or [`EntryKind::policy`] if that is `default`.
 pub fn policy_name(bucket: &str, entry: EntryKind) -> &str {
     if bucket == DEFAULT_BUCKET { entry.policy() } else { bucket }
 }
@@ -38,65 +38,64 @@ pub fn policy_name(bucket: &str, entry: EntryKind) -> &str {
 pub struct Standing<'a> {
     /// Its policy name, see [`policy_name`].
     pub policy: &'a str,
-    /// Capacity, and the rate as it was granted.
+    /// Capacity and rate, as they were granted.
     pub limit: Limit,
-    /// What it said; not allowed for those that refused.
+    /// The bucket's own answer: it may have allowed what another bucket refused.
     pub outcome: TakeOutcome,
-    /// It is filled at a turn of the calendar, in [`TakeOutcome::wait_ns`], and at no other time.
+    /// It is filled when a period of the calendar begins, in [`TakeOutcome::wait_ns`], and at no other time.
     pub resets: bool,
 }
 
 /// A bound on requests at once, after a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Concurrency {
-    /// Most of them.
+    /// Most requests at once.
     pub most: u32,
-    /// There were that many already: then no bucket was asked.
+    /// There were as many already, so the request was refused and no bucket was asked.
     pub refused: bool,
 }
 
-/// The fields of one answer. Values only; nothing to add where one is empty or `None`.
+/// The values of the fields of one answer. A field whose value is empty or `None` is left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RateLimitFields {
     /// `RateLimit-Policy`: every bucket, then the bound on requests at once.
     pub policy: String,
-    /// `RateLimit`: everything that refused, the longest wait first; if nothing did, the bucket with the least left of
-    /// its quota.
+    /// `RateLimit`: everything that refused, the longest wait first; if nothing did, the bucket that has the smallest part of
+    /// its quota left.
     pub rate_limit: String,
-    /// `Retry-After`, in seconds: after a refusal that waiting can heal.
+    /// `Retry-After`, in seconds; only after a refusal for which waiting helps.
     pub retry_after_s: Option<u64>,
     /// The first item of `RateLimit`.
     pub first: Option<ShownLimit>,
 }
 
-/// What comes first in `RateLimit`.
+/// The first item of `RateLimit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShownLimit {
-    /// Which bucket, by its place among those that were given; `None`: the bound on requests at once.
+    /// The bucket's index in the given list; `None`: the bound on requests at once.
     pub bucket: Option<usize>,
-    /// q of its policy.
+    /// The parameter q of its policy: the quota, in tokens.
     pub quota: u64,
-    /// r.
+    /// The parameter r: tokens left.
     pub left: u64,
-    /// t.
+    /// The parameter t: seconds until there are more tokens.
     pub reset_s: Option<u64>,
 }
 
 /// Largest Integer of structured fields (RFC 9651 §3.3.1).
 const MAX_INTEGER: u64 = 999_999_999_999_999;
 
-/// Long enough for one item with a short name and its parameters.
+/// Room for one item with a short name and its parameters.
 const ITEM_BYTES: usize = 48;
 
 const MICRO_U64: u64 = MICRO as u64;
 
 const NANOS_PER_SEC: u64 = 1_000_000_000;
 
-/// How long somebody waits before the next try when too many requests are under way: any of them may end any time.
+/// `Retry-After` when too many requests are under way. Any of them may end at any time.
 const CONCURRENCY_WAIT_S: u64 = 1;
 
-/// Writes the fields for the enforced buckets of one client, at most a handful. Unlimited clients have none and get
-/// empty fields.
+/// Writes the fields for the enforced buckets of one client. A client without a limit has none, and its fields are empty.
 pub fn rate_limit_fields(buckets: &[Standing<'_>], concurrency: Option<Concurrency>) -> RateLimitFields {
     let items = buckets.len() + usize::from(concurrency.is_some());
     let mut fields = RateLimitFields {
@@ -120,7 +119,7 @@ pub fn rate_limit_fields(buckets: &[Standing<'_>], concurrency: Option<Concurren
         fields.retry_after_s = reset_s;
         fields.first = Some(shown);
     } else if buckets.iter().all(|bucket| bucket.outcome.allowed) {
-        // r/q compared without a division; the first of equals.
+        // Compares r/q of two buckets without a division. Of equal ones the first counts.
         let tightest = buckets.iter().enumerate().min_by(|(_, a), (_, b)| {
             let (a_side, b_side) = (left(a) * quota(b), left(b) * quota(a));
             a_side.cmp(&b_side)
@@ -136,18 +135,18 @@ pub fn rate_limit_fields(buckets: &[Standing<'_>], concurrency: Option<Concurren
     fields
 }
 
-/// Writes every bucket that refused, and how long to wait for all of them.
+/// Writes all buckets that refused, and how long to wait for all of them.
 fn refusals(fields: &mut RateLimitFields, buckets: &[Standing<'_>]) {
     let refused = |(_, bucket): &(usize, &Standing<'_>)| !bucket.outcome.allowed;
     let mut refusing: Vec<(usize, &Standing<'_>)> = buckets.iter().enumerate().filter(refused).collect();
-    // `None` waits for ever. The sort is stable: equals stay in the order of their limit.
+    // `None`: waits forever. The sort is stable, so equal ones stay in the order of their limit.
     refusing.sort_by_key(|(_, bucket)| std::cmp::Reverse(bucket.outcome.wait_ns.unwrap_or(Nanos::MAX)));
     let mut longest = Some(0);
     for (place, bucket) in refusing {
         let shown = shown(place, bucket);
         limit_item(&mut fields.rate_limit, bucket.policy, shown);
         fields.first.get_or_insert(shown);
-        // While one of them never refills, no wait helps.
+        // If one of them never refills, waiting does not help.
         longest = longest.zip(shown.reset_s).map(|(one, two)| one.max(two));
     }
     fields.retry_after_s = longest;
@@ -157,7 +156,7 @@ fn shown(place: usize, bucket: &Standing<'_>) -> ShownLimit {
     ShownLimit { bucket: Some(place), quota: quota(bucket), left: left(bucket), reset_s: reset_s(bucket) }
 }
 
-/// `"default";q=100;w=10`: the quota and the window in which it flows in, or at whose end it is there again.
+/// Writes `"default";q=100;w=10`: the quota, and the window in seconds in which it flows in, or after which it is filled.
 fn policy_item(out: &mut String, bucket: &Standing<'_>) {
     name(out, bucket.policy);
     let quota = quota(bucket);
@@ -169,7 +168,7 @@ fn policy_item(out: &mut String, bucket: &Standing<'_>) {
     }
 }
 
-/// `"default";r=42;t=5`: what is left, and when there will be more.
+/// Writes `"default";r=42;t=5`: what is left, and in how many seconds there is more.
 fn limit_item(out: &mut String, policy: &str, shown: ShownLimit) {
     name(out, policy);
     parameter(out, "r", shown.left);
@@ -178,7 +177,7 @@ fn limit_item(out: &mut String, policy: &str, shown: ShownLimit) {
     }
 }
 
-/// The capacity, or what flows in each second when that is more. At most 10^9.
+/// The capacity, or what flows in each second if that is more. At most 10^9.
 fn quota(bucket: &Standing<'_>) -> u64 {
     let capacity = u64::from(bucket.limit.capacity);
     if capacity == 0 || bucket.resets {
@@ -192,8 +191,9 @@ fn left(bucket: &Standing<'_>) -> u64 {
     u64::from(bucket.outcome.left)
 }
 
-/// Seconds until a refused request would be allowed, or until the next token when none is left, else until what is left
-/// would flow in again; with a reset, until that. At least 1. `None` when waiting never helps.
+/// The parameter t, at least 1. With a reset: seconds until that. After a refusal: seconds until the request would be
+/// allowed. If no token is left: seconds until the next one. Otherwise: seconds in which as many tokens as are left flow in.
+/// `None`: waiting never helps.
 fn reset_s(bucket: &Standing<'_>) -> Option<u64> {
     let Limit { capacity, rate } = bucket.limit;
     if capacity == 0 || (rate.micro == 0 && !bucket.resets) {
@@ -205,7 +205,7 @@ fn reset_s(bucket: &Standing<'_>) -> Option<u64> {
     bucket.outcome.wait_ns.map(|wait_ns| wait_ns.div_ceil(NANOS_PER_SEC).max(1))
 }
 
-/// In how many seconds that many tokens (at most 10^9) flow in, rounded up. The rate is not 0.
+/// In how many seconds that many tokens (at most 10^9) flow in, rounded up. The rate must not be 0.
 fn seconds_for(tokens: u64, limit: Limit) -> u64 {
     match (tokens * MICRO_U64).checked_mul(per_secs(limit)) {
         Some(parts) => parts.div_ceil(limit.rate.micro),
@@ -220,7 +220,7 @@ fn per_secs(limit: Limit) -> u64 {
     u64::from(limit.rate.per_secs.max(1))
 }
 
-/// A name as a String (RFC 9651 §3.3.3), after a comma where it is not the first of the list.
+/// Writes a name as a String (RFC 9651 §3.3.3), behind a comma if it is not the first item of the list.
 fn name(out: &mut String, name: &str) {
     if !out.is_empty() {
         out.push_str(", ");
@@ -230,7 +230,7 @@ fn name(out: &mut String, name: &str) {
         match byte {
             b'"' | b'\\' => out.extend(['\\', char::from(byte)]),
             b' '..=b'~' => out.push(char::from(byte)),
-            // Names are checked where they are made; what could not be sent is never sent.
+            // Never happens: names were checked when they were made. A String can't hold such a byte.
             _ => out.push('?'),
         }
     }

@@ -1,50 +1,50 @@
 //! The token bucket: exact, in whole numbers, with `now` as an argument.
 //!
-//! Any span of T seconds admits at most `capacity + rate × T` tokens. The level is counted in millionths of a token and
-//! the remainder of every refill is carried on, so that nothing drifts however often a bucket is asked. A clock that
-//! runs back refills nothing and takes nothing.
+//! Any span of T seconds admits at most `capacity + rate × T` tokens. The level is counted in millionths of a token, and
+//! each refill carries its remainder over to the next, so that nothing is lost however often a bucket is asked. A clock that
+//! goes back refills nothing and takes nothing.
 
 use super::limit::{Limit, Rate};
 use balancer_time::Nanos;
 
-/// Millionths in one token; what levels are counted in.
+/// Millionths in one token. Levels are counted in millionths.
 pub const MICRO: i64 = 1_000_000;
 
-/// Deepest debt that [`Bucket::charge`] leaves, in millionths: as deep as the largest bucket is high. With it every sum
-/// below stays far inside 64 bits.
+/// Deepest debt of any bucket, in millionths: as deep as the largest bucket is high. It keeps every sum below far from the
+/// bounds of 64 bits.
 const MAX_DEBT: i64 = Limit::MAX_CAPACITY as i64 * MICRO;
 
-/// One token bucket and the numbers that are in force for it. 48 bytes, `Copy`.
+/// One token bucket and the numbers that are in force for it. 48 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bucket {
-    /// The limit's numbers, laid out without a gap.
+    /// The numbers of the [`Limit`], as single fields so that there is no padding between them.
     capacity: u32,
     per_secs: u32,
     micro: u64,
     /// Millionths of a token, from −[`MAX_DEBT`] to the capacity.
     level: i64,
-    /// What the last refill left over, in parts of a millionth: below [`parts`].
+    /// The remainder of the last refill, in parts of a millionth; less than [`parts`].
     carry: u64,
-    /// Up to when refills are counted.
+    /// The instant up to which refills are counted.
     at: Nanos,
     /// Tokens that [`Bucket::acquire`] took since the bucket was made. Never falls.
     spent: u64,
 }
 
-/// What became of a request for tokens.
+/// The answer to a request for tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TakeOutcome {
     /// Whether the tokens were taken. A refusal takes none.
     pub allowed: bool,
     /// Whole tokens that are left.
     pub left: u32,
-    /// After a refusal: until the same request would be allowed. Otherwise: until there is a whole token, 0 while
-    /// there is one. `None`: never. More than 584 years count as 584.
+    /// After a refusal: the time until the same request would be allowed. Otherwise: the time until there is a whole token,
+    /// 0 if there is one. `None`: that will never be. At most [`Nanos::MAX`], 584 years.
     pub wait_ns: Option<Nanos>,
 }
 
 impl Bucket {
-    /// A new bucket; it starts full.
+    /// A new bucket, which is full.
     pub const fn full(limit: Limit, now: Nanos) -> Self {
         let Limit { capacity, rate } = limit;
         Self {
@@ -58,7 +58,7 @@ impl Bucket {
         }
     }
 
-    /// A bucket that had that level, in millionths, `age` ago.
+    /// A bucket that had that level, in millionths, `age` nanoseconds ago.
     pub fn restored(limit: Limit, level_micro: i64, age: Nanos, now: Nanos) -> Self {
         let mut bucket = Self { level: level_micro.clamp(-MAX_DEBT, top(limit)), ..Self::full(limit, 0) };
         bucket.refill(age);
@@ -66,7 +66,7 @@ impl Bucket {
         bucket
     }
 
-    /// Takes `cost` tokens if they are there.
+    /// Takes `cost` tokens, if there are as many.
     pub fn acquire(&mut self, cost: u32, now: Nanos) -> TakeOutcome {
         let allowed = self.holds(cost, now);
         if allowed {
@@ -75,69 +75,69 @@ impl Bucket {
         self.outcome(cost, allowed)
     }
 
-    /// Whether `cost` tokens are there. What has flowed in until `now` is counted.
+    /// Refills it up to `now`, and says whether it holds `cost` tokens.
     pub fn holds(&mut self, cost: u32, now: Nanos) -> bool {
         self.refill(now);
         self.level >= i64::from(cost) * MICRO
     }
 
-    /// Takes `cost` tokens, which [`Bucket::holds`] has just found to be there.
+    /// Takes `cost` tokens. [`Bucket::holds`] must have returned true just before.
     pub fn take(&mut self, cost: u32) {
         debug_assert!(self.level >= i64::from(cost) * MICRO);
         self.take_at(cost, i64::from(cost) * MICRO);
     }
 
-    /// Takes `cost` tokens at a price in millionths, whether that is there or not.
+    /// Counts `cost` tokens as spent and lowers the level by `price_micro` millionths, even below 0.
     pub fn take_at(&mut self, cost: u32, price_micro: i64) {
         self.lower(price_micro, -MAX_DEBT);
         self.spent = self.spent.saturating_add(u64::from(cost));
     }
 
-    /// What is said of a request for `cost` tokens after it was allowed or refused.
+    /// The outcome of a request for `cost` tokens that was just allowed or refused.
     pub fn outcome(&self, cost: u32, allowed: bool) -> TakeOutcome {
         let goal = if allowed { MICRO } else { i64::from(cost) * MICRO };
         TakeOutcome { allowed, left: self.whole(), wait_ns: self.until(goal) }
     }
 
-    /// Makes it full.
+    /// Fills it to its capacity.
     pub fn fill(&mut self, now: Nanos) {
         self.at = self.at.max(now);
         self.level = top(self.limit());
         self.carry = 0;
     }
 
-    /// Takes `tokens` whether they are there or not: what was admitted elsewhere. It may leave a debt down to that floor in
-    /// millionths, and never below 10^9 tokens, and is not counted as spent here.
+    /// Takes tokens that were admitted elsewhere, down to `floor_micro` millionths, and never below −10^9 tokens. They do not
+    /// count as spent here.
     pub fn charge_down_to(&mut self, floor_micro: i64, tokens: u64, now: Nanos) {
         self.refill(now);
         let tokens = tokens.min(2 * Limit::MAX_CAPACITY as u64) as i64;
         self.lower(tokens * MICRO, floor_micro);
     }
 
-    /// Lowers the level by so many millionths, no deeper than the floor; what is below it already stays.
+    /// Lowers the level by so many millionths, but not below the floor. A level that is below the floor stays.
     pub fn lower(&mut self, micro: i64, floor_micro: i64) {
         let floor = floor_micro.max(-MAX_DEBT).min(self.level);
         self.level = self.level.saturating_sub(micro).max(floor);
     }
 
-    /// Raises the level by so many millionths, if that is more than nothing, to the capacity at most.
+    /// Raises the level by so many millionths, at most to the capacity. A negative number does nothing.
     pub fn lift(&mut self, micro: i64) {
         self.level = self.level.saturating_add(micro.max(0)).min(top(self.limit()));
     }
 
-    /// Moves the level for a look, by less than a debt may be deep; whoever does it moves it back.
+    /// Moves the level for a moment, without any bounds, to see what [`Bucket::outcome`] would say. The caller moves it back.
     pub fn shift(&mut self, micro: i64) {
         self.level += micro;
     }
 
-    /// What is owed at `until` is forgiven.
+    /// Refills it up to `until`, and raises a negative level to 0.
     pub fn forgive(&mut self, until: Nanos) {
         self.refill(until);
         self.level = self.level.max(0);
     }
 
-    /// Puts other numbers in force: the level moves by as much as the capacity, and stays between 0 and the new one. A
-    /// full bucket stays full, so that a bucket that was forgotten because it was full has lost nothing.
+    /// Puts other numbers in force. The level changes by as much as the capacity, and stays between 0 and the new capacity. A
+    /// full bucket stays full, so that it makes no difference whether a full bucket was forgotten before.
     pub fn retune(&mut self, limit: Limit, now: Nanos) {
         self.refill(now);
         let (old, new) = (parts(self.limit()), parts(limit));
@@ -155,24 +155,24 @@ impl Bucket {
         self.micro = limit.rate.micro;
     }
 
-    /// Whether it is full at `now`, and so in no way different from a new one.
+    /// Whether it is full at `now`, and so equal to a new one.
     pub fn is_full(&self, now: Nanos) -> bool {
         let later = self.refilled(now);
         later.level == top(later.limit())
     }
 
-    /// The same bucket with what has flowed in until `now`.
+    /// The same bucket, refilled up to `now`.
     pub fn refilled(mut self, now: Nanos) -> Self {
         self.refill(now);
         self
     }
 
-    /// Counts what has flowed in until `now`; millionths, of which a full bucket has kept none.
+    /// Refills it up to `now`. Returns the millionths that flowed in, those for which there was no room among them.
     pub fn flow(&mut self, now: Nanos) -> u64 {
         self.refill(now)
     }
 
-    /// The same level for another client, which has spent nothing yet.
+    /// A bucket with the same level for another client, which has spent nothing yet.
     pub fn starting_over(mut self) -> Self {
         self.spent = 0;
         self
@@ -183,7 +183,7 @@ impl Bucket {
         Limit { capacity: self.capacity, rate: Rate { micro: self.micro, per_secs: self.per_secs } }
     }
 
-    /// Millionths of a token as of the last call that took `now`; negative for a debt.
+    /// The level at the last call that took `now`, in millionths of a token; negative for a debt.
     pub fn level_micro(&self) -> i64 {
         self.level
     }
@@ -193,18 +193,18 @@ impl Bucket {
         self.spent
     }
 
-    /// Whole tokens as of the last call that took `now`; 0 for a debt.
+    /// Whole tokens at the last call that took `now`; 0 for a debt.
     pub fn whole(&self) -> u32 {
         // At most `Limit::MAX_CAPACITY`.
         (self.level.max(0) / MICRO) as u32
     }
 
-    /// From the last call that took `now` until it is full; `None` if never.
+    /// Time from the last call that took `now` until it is full; `None` if it never will be.
     pub fn until_full(&self) -> Option<Nanos> {
         self.until(top(self.limit()))
     }
 
-    /// Time until the level is `goal` millionths; 0 if it is already, `None` if it never will be.
+    /// Time from the last call that took `now` until the level is `goal` millionths; 0 if it is, `None` if it never will be.
     pub fn until(&self, goal: i64) -> Option<Nanos> {
         if self.level >= goal {
             return Some(0);
@@ -253,7 +253,7 @@ impl Bucket {
     }
 }
 
-/// Into how many parts a millionth is divided, so that one nanosecond brings a whole number of them, namely
+/// Into how many parts a millionth of a token is divided, so that each nanosecond brings a whole number of parts:
 /// `rate.micro`. At most 3.2e16.
 fn parts(limit: Limit) -> u64 {
     u64::from(limit.rate.per_secs.max(1)) * 1_000_000_000

@@ -1,12 +1,12 @@
-//! One budget over several instances: each keeps whole buckets and is told what the others spent.
+//! One budget over several instances: each keeps whole buckets, and hears from the others what they spent.
 //!
-//! No request waits for it. Every instance decides by its own buckets; what others report is charged to them when it comes.
-//! A bucket that is spent slower than this instance's part of its rate is *quiet*: nothing is said of it. One that is spent
-//! faster is *hot*, and its spending is reported, at once where it matters. Between two reports of a hot bucket the others
-//! are taken to go on as they did.
+//! No request waits for the others. Each instance decides by its own buckets, to which reports of the others are charged when
+//! they come. A bucket is *quiet* while it is spent slower than this instance's part of its rate: it is not reported. A bucket
+//! that is spent faster is *hot*: it is reported regularly, and at once if much was spent. Between two reports of a hot
+//! bucket, the others are assumed to go on spending as they did.
 //!
-//! What carries the messages calls [`Budget::heard`] with each that came, its own included, and [`Budget::tick`] when that
-//! is due or when the waker is called. Nothing here reads a clock or waits.
+//! The *carrier*, which sends and receives messages, calls [`Budget::heard`] with each message that came, its own included,
+//! and [`Budget::tick`] when that is due or the waker is called. Nothing here reads a clock or waits.
 
 mod peers;
 
@@ -20,26 +20,25 @@ pub use crate::reports::{InstanceId, SpentReport};
 use balancer_time::{Moment, Nanos};
 use peers::Peers;
 
-/// How often what changed is told.
+/// How often all changes are reported.
 pub const TICK: Nanos = crate::limiter::TICK;
 
 /// Least time between two flushes.
 pub const GAP: Nanos = 50_000_000;
 
-/// Most reports of one flush: what two messages of 8,000 bytes hold.
+/// Most reports of one flush, which two messages of 8,000 bytes hold.
 pub const MAX_REPORTS: usize = 250;
 
-/// How often an instance shows that it is there, at least: the carrier sends a message without reports where there was none.
+/// Each instance sends at least one message in this time; the carrier sends one without reports if there are none.
 pub const HEARTBEAT: Nanos = 1_000_000_000;
 
-/// An instance that was not heard for so long is taken for dead.
+/// An instance that was not heard for so long counts as *missed*: it is dead, or only can't send.
 pub const DEAD_AFTER: Nanos = 3_000_000_000;
 
-/// One that heard nobody for so long is cut off.
+/// An instance that heard nothing for so long is *cut off*: a *silence* has begun.
 pub const SILENT_AFTER: Nanos = 3 * TICK;
 
-/// One that is dead may only be unable to make itself heard: for so long it is still told what is spent, and is known when it
-/// comes back.
+/// A missed instance is forgotten after so long. Until then it may only be unable to send, so reports are still made for it.
 pub const MISSED_FOR: Nanos = 600_000_000_000;
 
 /// Most other instances.
@@ -56,9 +55,9 @@ pub struct Budget {
 /// When reports go out.
 #[derive(Clone, Copy, Debug, Default)]
 struct Pace {
-    /// The last that had reports.
+    /// When reports were sent last.
     flushed_at: Nanos,
-    /// When everything that changed is told next.
+    /// When all changes are reported next.
     next_round: Nanos,
 }
 
@@ -69,47 +68,47 @@ struct Counters {
     no_room: AtomicU64,
 }
 
-/// What there is to show of it.
+/// The state of the budget, to be shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BudgetStats {
-    /// Instances that share it, this one included.
+    /// Instances that share the budget, this one included.
     pub members: usize,
-    /// Nothing is heard of the others: each holds itself to a part.
+    /// This instance hears nothing of the others, and holds itself to its part of each bucket.
     pub cut_off: bool,
-    /// The others are heard, and hear nothing of this one: it charges what they tell, and keeps what it has to tell.
+    /// This instance hears the others, but they do not hear it: it charges their reports, and keeps its own.
     pub unheard: bool,
     /// Buckets that are hot here.
     pub hot_buckets: usize,
-    /// Messages of instances beyond [`MAX_PEERS`]; none of their reports counts.
+    /// Messages of instances beyond [`MAX_PEERS`]. Their reports are ignored.
     pub too_many_peers: u64,
-    /// Reports that were older than what was known, and so came out of order or twice.
+    /// Reports that were older than the last one, since they came out of order or twice.
     pub went_back: u64,
     /// Reports for which the table of clients or of hot buckets had no room.
     pub no_room: u64,
-    /// Clients whose buckets those are.
+    /// Clients with hot buckets here.
     pub hot_clients: usize,
-    /// How often a bucket that was spent fast could not become hot, or stay so with something to tell, because too many were.
+    /// How often a bucket could not become hot, or stay hot with tokens to report, because too many buckets were hot.
     pub not_hot: u64,
 }
 
 impl Budget {
-    /// Shares the buckets of `limiter` from now on. `own`: how the others know this process, made anew at each start.
-    /// Until somebody else is heard nothing changes.
+    /// Shares the buckets of `limiter` from `now` on. `own`: the id of this process, another one at each start. Nothing changes
+    /// until another instance is heard.
     pub fn new(limiter: Arc<Limiter>, own: InstanceId, now: Nanos) -> Self {
         limiter.link().set_members(1, false);
         let (peers, pace) = (Mutex::new(Peers::new(own, now)), Mutex::default());
         Self { limiter, peers, pace, counters: Counters::default() }
     }
 
-    /// Calls `waker` when [`Budget::tick`] is due sooner than it said: from threads that decide, so it may not wait, and at
-    /// most once between two flushes. Only the first one counts.
+    /// Calls `waker` when [`Budget::tick`] is due sooner than it said, at most once between two flushes. It is called by threads
+    /// that decide about requests, so it must not wait. Only the first waker that is given counts.
     pub fn wake_by(&self, waker: impl Fn() + Send + Sync + 'static) {
         self.limiter.link().wake_by(Box::new(waker));
     }
 
-    /// A message came: `reports` of `from`, or none where it only shows that the sender is there. Messages of this process
-    /// that come back belong here too: they show that the others hear it. The carrier has checked who sent it, and leaves
-    /// out what came before (an older sequence number of that instance). Takes one lock, and one shard's after another.
+    /// A message of `from` came; `reports` may be empty. To be called for messages of this process that come back too: they
+    /// show that the others hear it. The carrier has to check the signature first, and to leave out messages that are not
+    /// newer than the last one of that instance. Takes one lock of its own, and one shard's lock after another.
     pub fn heard(&self, from: InstanceId, reports: &[SpentReport], when: Moment) {
         let now = when.now;
         let (peer, since) = {
@@ -134,7 +133,7 @@ impl Budget {
         }
     }
 
-    /// What a message says of how this instance stands to the others.
+    /// Notes who is heard and who hears this instance, and begins anew after a silence.
     fn note_heard(&self, peers: &mut Peers, when: Moment) {
         let (now, link) = (when.now, self.limiter.link());
         let is_heard = now <= peers.heard_until();
@@ -144,7 +143,7 @@ impl Budget {
             }
             link.heard(now, now + SILENT_AFTER);
         } else if is_heard {
-            // What others say behind a silence may have lain somewhere until now. What it says itself has not.
+            // Only an own message that comes back ends a silence: messages of others may have been held up somewhere.
             peers.begin_again(now);
             self.limiter.begin_episodes(now);
             link.returned(now);
@@ -154,8 +153,9 @@ impl Budget {
         link.set_members(peers.members(), peers.misses_one());
     }
 
-    /// Says what to send now, at most [`MAX_REPORTS`], the most urgent first, and when to call again at the latest. Sooner
-    /// when the waker is called. Where it is called too early it only says when it is due. Takes one lock after another.
+    /// Writes the reports that are to be sent now to `out`, at most [`MAX_REPORTS`], the most urgent first. Returns when to
+    /// call it again at the latest; sooner if the waker is called. If it is called too early there are no reports. Takes a
+    /// lock of its own, and under it one shard's lock after another.
     pub fn tick(&self, when: Moment, out: &mut Vec<SpentReport>) -> Nanos {
         out.clear();
         let now = when.now;
@@ -184,14 +184,14 @@ impl Budget {
         pace.next_round
     }
 
-    /// What was not told yet, at most [`MAX_REPORTS`], whenever something was told last: for one that ends. Takes one lock after
-    /// another.
+    /// Writes reports of everything that was not reported yet to `out`, at most [`MAX_REPORTS`], for an instance that ends.
+    /// Takes one shard's lock after another.
     pub fn last_words(&self, when: Moment, out: &mut Vec<SpentReport>) {
         out.clear();
         self.limiter.collect_reports(Round::Last, MAX_REPORTS, when, out);
     }
 
-    /// Numbers of the other instances, and whether each is missed. Nobody is, while nobody is heard.
+    /// Numbers of the other instances, and whether each is missed. In a silence none becomes missed.
     fn known(&self, now: Nanos) -> Vec<(u32, bool)> {
         let link = self.limiter.link();
         let mut peers = self.peers.lock();
@@ -202,7 +202,7 @@ impl Budget {
         peers.iter().map(|peer| (peer.number, peer.is_missed)).collect()
     }
 
-    /// What [`Budget::tick`] gave could not be sent: it is told again.
+    /// Reports that [`Budget::tick`] gave could not be sent, and will be made again. Takes one shard's lock after another.
     pub fn not_sent(&self, reports: &[SpentReport]) {
         self.limiter.take_back_reports(reports);
         if !reports.is_empty() {
@@ -210,14 +210,14 @@ impl Budget {
         }
     }
 
-    /// An instance said that it ends. Takes one lock.
+    /// Another instance said that it ends. Takes one lock.
     pub fn left(&self, gone: InstanceId) {
         let mut peers = self.peers.lock();
         peers.remove(gone);
         self.limiter.link().set_members(peers.members(), peers.misses_one());
     }
 
-    /// What there is to show of it at `now`. Takes one lock.
+    /// The state at `now`. Takes one lock.
     pub fn stats(&self, now: Nanos) -> BudgetStats {
         let (members, link) = (self.peers.lock().members(), self.limiter.link());
         let is_silent = link.is_silent(now);

@@ -1,8 +1,8 @@
-//! Limits and plans as documents: the JSON that databases hold, the API shows and takes, and the command line reads and
-//! sends; and the one check of what a document says. Readers with places of their own (configuration, API) read the members
-//! and have them checked here.
+//! Limits and plans as JSON documents, which databases hold, the API shows and accepts, and the command line reads and sends;
+//! and the check of their members. Configuration and API read the members themselves, to say where a fault is, and have them
+//! checked here.
 //!
-//! What is shown or stored is whole; what is sent ([`NewLimit`]) may leave out members that have a default.
+//! A document that is shown or stored has all its members; one that is sent ([`NewLimit`]) may leave out those with a default.
 
 mod written;
 
@@ -21,30 +21,33 @@ use crate::terms::{
 };
 use balancer_importance::Priority;
 
-/// Receives each fault: the member's name, and what is wrong with it.
+/// A function that is called with each fault: the member's name, and what is wrong with it.
 pub type Say<'a> = dyn FnMut(&'static str, String) + 'a;
 
-/// The value; a fault goes to `say`.
+/// The value, if there is one; a fault is handed to `say`.
 fn said<T, F: Display>(value: Result<T, F>, member: &'static str, say: &mut Say<'_>) -> Option<T> {
     value.map_err(|fault| say(member, fault.to_string())).ok()
 }
 
-/// Whether one document may have that many buckets.
+/// Checks the number of buckets of one document. None is no fault here: a limit with a plan has none.
+///
+/// # Errors
+/// There are more than [`MAX_BUCKETS`].
 pub fn check_count(count: usize) -> Result<(), String> {
     let fault = || format!("must be 1 to {MAX_BUCKETS}, found {count}");
     (count <= MAX_BUCKETS).then_some(()).ok_or_else(fault)
 }
 
-/// The members of a bucket as they were read. `None` where one has no value: it was left out, or its fault was said.
+/// The members of a bucket as they were read. `None`: the member was left out, or could not be read and its fault is known.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BucketMembers<'a> {
     /// The bucket's name.
     pub name: Option<&'a str>,
-    /// Millionths of a token that come every `per`.
+    /// Millionths of a token that flow in every `per`.
     pub amount_micro: Option<u64>,
     /// The span.
     pub per: Option<&'a str>,
-    /// `None`: it was left out; `Some(None)`: its fault was said.
+    /// `None`: it was left out; `Some(None)`: it could not be read.
     pub capacity: Option<Option<u64>>,
     /// `enforced`, or `shadow`.
     pub mode: Option<&'a str>,
@@ -53,7 +56,8 @@ pub struct BucketMembers<'a> {
 }
 
 impl BucketMembers<'_> {
-    /// The bucket; `None` after a fault that leaves none. `beside` are the buckets before it.
+    /// Checks the members. `beside` are the buckets before this one in the same document. `None`: a member is missing or
+    /// wrong. A bucket may be returned although `say` was called.
     pub fn check(self, beside: &[BucketSpec], say: &mut Say<'_>) -> Option<BucketSpec> {
         let name = self.name.and_then(|text| said(BucketName::parse(text), "name", say));
         let span = "must be a span such as \"1s\", \"1m\", \"1h\" or \"1d\", at most \"366d\", or \"1mo\"";
@@ -82,7 +86,7 @@ impl BucketMembers<'_> {
         Some(spec)
     }
 
-    /// Without a capacity a bucket holds its amount.
+    /// The capacity; if it was left out, the amount.
     fn capacity(&self, say: &mut Say<'_>) -> Option<u32> {
         let capacity = match self.capacity {
             Some(given) => u32::try_from(given?)
@@ -97,33 +101,33 @@ impl BucketMembers<'_> {
     }
 }
 
-/// The members of a limit as they were read. `None` where one has no value: it was left out, or its fault was said.
+/// The members of a limit as they were read. `None`: the member was left out, or could not be read and its fault is known.
 #[derive(Clone, Debug, Default)]
 pub struct LimitMembers<'a> {
-    /// Whether a plan is named, even if that can't be read.
+    /// Whether there is a plan, even if its name could not be read.
     pub has_plan: bool,
     /// The plan's name.
     pub plan: Option<&'a str>,
-    /// `None`: there are some that can't be read.
+    /// The buckets; `None`: there are some that could not be read.
     pub buckets: Option<Vec<BucketSpec>>,
     /// Most requests at once.
     pub max_in_flight: Option<u32>,
-    /// Parts of the places where requests wait for one.
+    /// The client's part of the places of its priority.
     pub weight: Option<u32>,
     /// `critical`, `normal` or `background`.
     pub priority: Option<&'a str>,
     /// `exempt`.
     pub mode: Option<&'a str>,
-    /// One bucket for all of a range.
+    /// All addresses of a range share one bucket.
     pub shared: bool,
     /// Each instance counts alone.
     pub per_instance: bool,
-    /// Whether it is the limit of a range.
+    /// Whether the limit is that of a range.
     pub is_range: bool,
 }
 
 impl LimitMembers<'_> {
-    /// The limit. One may be returned after a fault too: it counts only when none was said.
+    /// Checks the members. A limit may be returned although there are faults: it counts only if `say` was not called.
     pub fn check(self, say: &mut Say<'_>) -> Option<ClientLimit> {
         let plan = self.plan.and_then(|text| said(PlanName::parse(text), "plan", say));
         let max_in_flight = self.max_in_flight.and_then(|most| said(in_flight(most), "max_in_flight", say));
@@ -150,7 +154,7 @@ impl LimitMembers<'_> {
     }
 }
 
-/// What a limit or a plan says of its clients' requests where those wait for a place; nothing in the place of a fault.
+/// Checks weight and priority of a limit or a plan. One with a fault is left out.
 pub fn importance(weight: Option<u32>, priority: Option<&str>, say: &mut Say<'_>) -> GivenImportance {
     GivenImportance {
         weight: weight.and_then(|weight| said(check_weight(weight), "weight", say)),
@@ -163,7 +167,7 @@ fn in_flight(most: u32) -> Result<u32, String> {
     (1..=MAX_IN_FLIGHT).contains(&most).then_some(most).ok_or_else(fault)
 }
 
-/// A whole bucket: `{"name","amount","per","capacity","mode","reset"}`.
+/// A bucket with all its members: `{"name","amount","per","capacity","mode","reset"}`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BucketDocument {
@@ -176,8 +180,9 @@ pub struct BucketDocument {
     reset: Option<Cow<'static, str>>,
 }
 
-/// A whole limit: `{"client_id","plan","buckets","max_in_flight","weight"?,"priority"?,"mode"?,"shared","per_instance"?}`;
-/// `weight` and `priority` only where it says them, `mode` where it is `exempt`, `per_instance` where it is true.
+/// A limit with all its members:
+/// `{"client_id","plan","buckets","max_in_flight","weight"?,"priority"?,"mode"?,"shared","per_instance"?}`. `weight` and
+/// `priority` are there only if the limit has its own, `mode` only as `exempt`, `per_instance` only as true.
 #[derive(Debug, Serialize)]
 pub struct LimitDocument<'a> {
     client_id: &'a str,
@@ -193,7 +198,7 @@ pub struct LimitDocument<'a> {
     per_instance: bool,
 }
 
-/// A whole plan: `{"name","buckets","max_in_flight","weight"?,"priority"?}`.
+/// A plan with all its members: `{"name","buckets","max_in_flight","weight"?,"priority"?}`.
 #[derive(Debug, Serialize)]
 pub struct PlanDocument<'a> {
     name: &'a str,
@@ -203,7 +208,7 @@ pub struct PlanDocument<'a> {
     importance: ImportanceDocument,
 }
 
-/// Members of both, each only where it was said.
+/// Members of limits and of plans that are written only if they were given.
 #[derive(Debug, Serialize)]
 struct ImportanceDocument {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -219,7 +224,7 @@ impl ImportanceDocument {
 }
 
 impl BucketDocument {
-    /// Buckets as a database holds them.
+    /// The documents of buckets, as a database holds them.
     pub fn list(buckets: &[BucketSpec]) -> Vec<Self> {
         buckets.iter().map(Self::new).collect()
     }
@@ -228,7 +233,7 @@ impl BucketDocument {
         let Limit { capacity, rate } = bucket.limit;
         Self {
             name: bucket.name.as_str().to_owned(),
-            // `Rate` prints tokens a second as JSON prints numbers.
+            // Tokens a second display as a JSON number.
             amount: RawValue::from_string(Rate::per_second(rate.micro).to_string()).unwrap_or_default(),
             per: per_text(rate),
             capacity,
@@ -254,7 +259,7 @@ impl BucketDocument {
 }
 
 impl<'a> LimitDocument<'a> {
-    /// A limit under the id that is stored.
+    /// The document of a limit. `client_id`: the id as it is stored.
     pub fn new(client_id: &'a str, limit: &'a ClientLimit) -> Self {
         Self {
             client_id,
@@ -270,7 +275,7 @@ impl<'a> LimitDocument<'a> {
 }
 
 impl<'a> PlanDocument<'a> {
-    /// A plan.
+    /// The document of a plan.
     pub fn new(plan: &'a Plan) -> Self {
         Self {
             name: plan.name.as_str(),
@@ -281,7 +286,10 @@ impl<'a> PlanDocument<'a> {
     }
 }
 
-/// What a database holds of buckets, back. The text of a fault is for the log.
+/// Reads the buckets that a database holds, as [`BucketDocument::list`] makes them.
+///
+/// # Errors
+/// What is wrong with the text, for the log.
 pub fn buckets(text: &str) -> Result<Arc<[BucketSpec]>, String> {
     specs(&serde_json::from_str::<Vec<BucketDocument>>(text).map_err(|error| error.to_string())?)
 }
@@ -295,17 +303,20 @@ fn specs(list: &[BucketDocument]) -> Result<Arc<[BucketSpec]>, String> {
     Ok(specs.into())
 }
 
-/// A whole document, read back.
+/// A plan or a limit that was read from its document.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Document {
     /// A plan.
     Plan(Plan),
-    /// A limit, and the id that it has.
+    /// The client id of a limit, and the limit.
     Limit(String, ClientLimit),
 }
 
 impl Document {
-    /// Reads what [`PlanDocument`] or [`LimitDocument`] wrote. The text of a fault is for the log.
+    /// Reads what [`PlanDocument`] or [`LimitDocument`] wrote.
+    ///
+    /// # Errors
+    /// What is wrong with the text, for the log.
     pub fn read(text: &str) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct Either {
@@ -347,7 +358,7 @@ impl Document {
         }
     }
 
-    /// The client id of a limit, whatever else is wrong with it.
+    /// The client id of a limit's document, even if other members are wrong.
     pub fn client_id(text: &str) -> Option<String> {
         #[derive(Deserialize)]
         struct Id {

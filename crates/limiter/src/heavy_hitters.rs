@@ -1,12 +1,13 @@
-//! Who asks most and who is refused most, within the last minutes, in bounded memory.
+//! Which clients sent most requests, and which were refused most, within the last minutes; in bounded memory.
 //!
-//! Time is cut into steps, and each step keeps a Space-Saving summary (Metwally, Agrawal, El Abbadi: Efficient
-//! Computation of Frequent and Top-k Elements in Data Streams, 2005), in shards by client. A client that has more than
-//! one in [`ROWS`] of what is counted in its shard and step is in it for sure. What is shown is what is sure: a count is
-//! never too high, and too low by at most that one in [`ROWS`]; with at most [`ROWS`] clients a shard it is exact.
+//! Time is divided into steps. For each step there is a Space-Saving summary (Metwally, Agrawal, El Abbadi: Efficient
+//! Computation of Frequent and Top-k Elements in Data Streams, 2005), in shards by client. A client with more than one
+//! [`ROWS`]th of what its shard counted in a step is always in its summary. The numbers shown are lower bounds: never too
+//! high, and too low by at most one [`ROWS`]th of what the shard counted. With at most [`ROWS`] clients in a shard they are
+//! exact.
 //!
-//! Counting takes one shard's lock for a look through a few hundred bytes. Two summaries (one by requests, one by
-//! refusals) take at most 20 MiB together: a third of it where few are refused for more than one reason.
+//! Counting takes one shard's lock and looks through a few hundred bytes. The two rankings, by requests and by refusals,
+//! take at most 20 MiB together, and a third of that if few clients are refused for more than one reason.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -21,24 +22,24 @@ use crate::identity::ClientKey;
 use crate::terms::BucketName;
 use balancer_time::Nanos;
 
-/// Most reasons that are kept of one client and step, and shown of one client.
+/// Most reasons of one client that are kept for a step, and that are shown.
 pub const MAX_REASONS: usize = 8;
 
-/// Clients that a summary holds.
+/// Most clients in a summary.
 pub const ROWS: usize = 32;
 
-/// Summaries beside each other, each with the clients that its hash falls to.
+/// Shards of a ranking. The hash of a client chooses its shard.
 const SHARDS: usize = 32;
 
 const SECOND_NS: Nanos = 1_000_000_000;
 
-/// Steps of the last 5 minutes, and the one that is under way.
+/// The steps of the last 5 minutes, and the current one.
 const FINE: Steps = Steps { step_ns: 15 * SECOND_NS, count: 21 };
 
-/// Steps of the last hour.
+/// The steps of the last hour, and the current one.
 const COARSE: Steps = Steps { step_ns: 300 * SECOND_NS, count: 13 };
 
-/// How time is cut.
+/// How time is divided into steps.
 #[derive(Clone, Copy)]
 struct Steps {
     step_ns: Nanos,
@@ -46,55 +47,55 @@ struct Steps {
 }
 
 impl Steps {
-    /// The longest window.
+    /// The longest window that the steps cover, in nanoseconds.
     const fn longest_ns(self) -> Nanos {
         self.step_ns * (self.count as u64 - 1)
     }
 }
 
-/// Why a request was refused, as it was decided then.
+/// Why a request was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The kind of entry whose bucket refused; `None`: a rule's.
+    /// The kind of entry whose bucket refused; `None`: the bucket of a rule did.
     pub entry: Option<EntryKind>,
-    /// The bucket, or `concurrency`.
+    /// The bucket's name, or `concurrency` for the bound on requests at once.
     pub bucket: BucketName,
-    /// The rule that has the bucket; `None`: a limit has it.
+    /// The rule that has the bucket; `None`: it is a limit's.
     pub rule: Option<Arc<str>>,
 }
 
 impl Refusal {
-    /// `client`, `range`, `default` or `rule`: the word of the metrics.
+    /// `client`, `range`, `default` or `rule`, as metrics say.
     pub fn policy(&self) -> &'static str {
         self.entry.map_or("rule", EntryKind::policy)
     }
 }
 
-/// How often it was for one reason.
+/// How often a client was refused for one reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusalReason {
     /// The reason.
     pub refusal: Refusal,
-    /// How often.
+    /// How often, at least.
     pub denied: u64,
 }
 
-/// One client of a window.
+/// One client in a ranking.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heavy {
-    /// Whom the limiter takes it for.
+    /// The key by which the limiter counts it.
     pub client: ClientKey,
-    /// The stored id that names it, if one does.
+    /// The id of its entry, if it has one.
     pub name: Option<Arc<str>>,
-    /// At least so many requests, refused ones among them. By refusals: the refused ones alone.
+    /// How many requests it sent, at least. In the ranking by refusals: how many were refused.
     pub requests: u64,
-    /// At least so many of them were refused.
+    /// How many of these were refused, at least.
     pub denied: u64,
-    /// Why, most frequent first; at most [`MAX_REASONS`]. Only by refusals.
+    /// Why they were refused, the most frequent reason first; at most [`MAX_REASONS`]. Only in the ranking by refusals.
     pub reasons: Vec<RefusalReason>,
 }
 
-/// Both rankings.
+/// Both rankings: by requests and by refusals.
 #[derive(Debug)]
 pub struct HeavyHitters {
     requests: Ranking,
@@ -108,8 +109,8 @@ impl Default for HeavyHitters {
 }
 
 impl HeavyHitters {
-    /// Counts one request of a client. Allocates nothing while a step goes on and its clients and their reasons are known.
-    /// Takes one shard's lock, of a refused request two, one after the other.
+    /// Counts one request of a client. Allocates nothing for a client and a reason that are in the current step's summary.
+    /// Takes one shard's lock; for a refused request two, one after the other.
     pub fn count(&self, client: ClientKey, name: Option<&Arc<str>>, refusal: Option<&Refusal>, now: Nanos) {
         self.requests.count(client, name, refusal.is_some(), None, now);
         if refusal.is_some() {
@@ -128,7 +129,7 @@ impl HeavyHitters {
     }
 }
 
-/// Clients by how often they were counted.
+/// One ranking: clients by how often they were counted.
 struct Ranking {
     shards: Box<[Mutex<Shard>]>,
     hasher: SipHasher13,
@@ -143,9 +144,9 @@ struct Shard {
 /// What was counted in one step: a Space-Saving summary.
 #[derive(Default)]
 struct Step {
-    /// Since the clock's origin; says whose rows these are.
+    /// The number of the step since the clock's 0.
     number: u64,
-    /// Beginnings of the hashes of `rows`, to look through quickly.
+    /// Parts of the hashes of the clients in `rows`, which are quick to look through.
     tags: Vec<u32>,
     rows: Vec<Row>,
 }
@@ -153,9 +154,9 @@ struct Step {
 struct Row {
     client: ClientKey,
     name: Option<Arc<str>>,
-    /// Times counted since it is in the summary, and `error` on top.
+    /// How often the client was counted since it came into the summary, plus `error`.
     count: u64,
-    /// What the one before it in this place had: so much of `count` may be others'.
+    /// The count of the client that it replaced: so much of `count` may be other clients'.
     error: u64,
     denied: u64,
     reasons: Vec<RefusalReason>,
@@ -163,7 +164,7 @@ struct Row {
 
 impl Ranking {
     fn new() -> Self {
-        // Keyed per process: no client can choose whom it pushes out.
+        // Random keys for each process, so that no client can choose which other one it replaces.
         let random = RandomState::new();
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
@@ -208,7 +209,7 @@ impl Ranking {
                 if end <= from || begin > now {
                     continue;
                 }
-                // Of the oldest step only a part lies within: taken as spread evenly.
+                // Only a part of the oldest step lies in the window: its requests count as spread evenly.
                 let within = end - begin.max(from);
                 for row in &step.rows {
                     let part = |counted: u64| scaled(counted, within, steps.step_ns);
@@ -221,7 +222,7 @@ impl Ranking {
                     });
                     heavy.requests += part(row.count - row.error);
                     heavy.denied += part(row.denied);
-                    // Rounded so that they add up to what is said of all.
+                    // Rounds the running sums, so that the parts add up to the rounded sum of all.
                     let mut before = 0;
                     for reason in &row.reasons {
                         let upto = before + reason.denied;
@@ -246,7 +247,7 @@ impl Ranking {
     }
 }
 
-/// Counts a reason, if it is known or there is room for it.
+/// Counts a reason, if it is in the list or there is room for it.
 fn add(reasons: &mut Vec<RefusalReason>, refusal: &Refusal, denied: u64) {
     match reasons.iter().position(|reason| reason.refusal == *refusal) {
         Some(at) => reasons[at].denied += denied,
@@ -263,7 +264,7 @@ fn scaled(counted: u64, within: Nanos, whole: Nanos) -> u64 {
     u64::try_from(exact / u128::from(whole)).unwrap_or(u64::MAX)
 }
 
-/// The step of a moment, emptied if it held an older one.
+/// The step of an instant. If its place holds an older step, that is emptied first.
 fn step_at(all: &mut Vec<Step>, steps: Steps, now: Nanos) -> &mut Step {
     if all.is_empty() {
         all.resize_with(steps.count, Step::default);

@@ -1,29 +1,31 @@
-//! How important a client's requests are where requests wait for a place: what its limit says, else its plan.
+//! How important a client's requests are while requests wait for a backend: its limit says so, else its plan.
 
 use balancer_importance::{Importance, Priority};
 
-/// What a limit or a plan says of it. A limit's own word wins over its plan's.
+/// Weight and priority, as far as a limit or a plan gives them. Those of a limit win over those of its plan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GivenImportance {
-    /// Parts of the places of its priority, 1 to [`Importance::MAX_WEIGHT`].
+    /// The client's part of the places of its priority, 1 to [`Importance::MAX_WEIGHT`].
     pub weight: Option<u32>,
-    /// Which requests it goes with.
+    /// The priority of its requests.
     pub priority: Option<Priority>,
 }
 
 impl GivenImportance {
-    /// What this leaves open is as `other` says.
+    /// Takes from `other` what this does not give.
     pub fn or(self, other: Self) -> Self {
         Self { weight: self.weight.or(other.weight), priority: self.priority.or(other.priority) }
     }
 
-    /// With the defaults of what nobody said: weight 1, `normal`.
+    /// Fills in the defaults: weight 1, priority `normal`.
     pub fn in_force(self) -> Importance {
         let Importance { weight, priority } = Importance::default();
         Importance { weight: self.weight.unwrap_or(weight), priority: self.priority.unwrap_or(priority) }
     }
 }
 
+/// Returns the weight if it is one.
+///
 /// # Errors
 /// What a weight must be.
 pub fn check_weight(weight: u32) -> Result<u32, String> {
@@ -31,6 +33,8 @@ pub fn check_weight(weight: u32) -> Result<u32, String> {
     (1..=Importance::MAX_WEIGHT).contains(&weight).then_some(weight).ok_or_else(fault)
 }
 
+/// Reads a priority's name.
+///
 /// # Errors
 /// What a priority must be.
 pub fn parse_priority(text: &str) -> Result<Priority, &'static str> {

@@ -1,5 +1,5 @@
-//! Who a client is and what it may do: identities, buckets, limits and plans, the rules of requests, the sharded table of
-//! buckets, and the fields that tell a client of them. `now` is an argument; locks are held over no I/O.
+//! Who a client is and what it may do: identities, token buckets, limits and plans, rules for requests, the sharded table of
+//! buckets, the budget that instances share, and the fields of an answer. Time is an argument; no lock is held across I/O.
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::too_many_lines)]
 

@@ -1,6 +1,6 @@
-//! What an operator grants a client: a capacity and a refill rate, both exact.
+//! A bucket's numbers, capacity and refill rate, as exact numbers; and how they are read from text.
 
-/// A token bucket's numbers. `Copy`, 24 bytes.
+/// A token bucket's numbers. 24 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limit {
     /// Most tokens that the bucket holds; 0 to [`Limit::MAX_CAPACITY`]. 0 refuses everything.
@@ -9,22 +9,22 @@ pub struct Limit {
     pub rate: Rate,
 }
 
-/// Tokens per span, as an exact fraction: `micro` millionths of a token every `per_secs` seconds.
+/// Tokens per span of time, as an exact fraction: `micro` millionths of a token every `per_secs` seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rate {
-    /// Millionths of a token; 0 never refills. At most [`Rate::MAX_MICRO`].
+    /// Millionths of a token, at most [`Rate::MAX_MICRO`]; 0 never refills.
     pub micro: u64,
     /// The span in seconds, 1 to [`MAX_PER_SECS`].
     pub per_secs: u32,
 }
 
 impl Limit {
-    /// 10^9 tokens.
+    /// Largest capacity: 10^9 tokens.
     pub const MAX_CAPACITY: u32 = 1_000_000_000;
 }
 
 impl Rate {
-    /// 10^9 tokens a span.
+    /// Largest amount in a span: 10^9 tokens.
     pub const MAX_MICRO: u64 = 1_000_000_000_000_000;
 
     /// Millionths of a token every second.
@@ -33,7 +33,7 @@ impl Rate {
     }
 }
 
-/// Why a text is no rate or no limit. What it displays names what is allowed; it never repeats the text.
+/// Why a text is not a rate or a limit. Displays as what is allowed, and never repeats the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitFault {
     /// Not a JSON number (RFC 8259 §6).
@@ -42,11 +42,11 @@ pub enum LimitFault {
     Negative,
     /// Not a multiple of a millionth.
     TooManyDecimals,
-    /// Beyond 10^9.
+    /// More than 10^9.
     TooLarge,
-    /// None of the forms that a limit is written in.
+    /// Not in one of the forms of a limit.
     Form,
-    /// A bucket's capacity must be a whole number: an amount like `0.5` needs a `burst` beside it.
+    /// An amount that is not a whole number, such as `0.5`, and no `burst`: a capacity must be a whole number.
     NeedsBurst,
 }
 
@@ -68,19 +68,22 @@ impl std::fmt::Display for LimitFault {
 impl std::error::Error for LimitFault {}
 
 impl Rate {
-    /// Tokens a second from the text of a JSON number (RFC 8259 §6), exactly: `1`, `0.5`, `1.000000`, `1e3`.
+    /// Reads tokens a second from the text of a JSON number (RFC 8259 §6), exactly: `1`, `0.5`, `1.000000`, `1e3`.
+    ///
+    /// # Errors
+    /// What is wrong with the text.
     pub fn parse_decimal(text: &str) -> Result<Self, LimitFault> {
         micro_from_decimal(text).map(Self::per_second)
     }
 
-    /// What a bucket holds that has no capacity of its own: the tokens of one span, where they are a whole number.
+    /// The capacity of a bucket for which none is given: the tokens of one span; `None` if they are not a whole number.
     pub fn whole(self) -> Option<u32> {
         self.micro.is_multiple_of(MICRO).then(|| u32::try_from(self.micro / MICRO).ok()).flatten()
     }
 }
 
-/// Tokens a second print as a decimal without trailing zeros (`1`, `0.5`), which [`Rate::parse_decimal`] reads back;
-/// any other span follows a slash: `600/m`, `5/h`, `10000/d`, `7/90s`.
+/// Tokens a second display as a decimal without trailing zeros (`1`, `0.5`), which [`Rate::parse_decimal`] reads. Another
+/// span comes behind a slash: `600/m`, `5/h`, `10000/d`, `7/90s`.
 impl std::fmt::Display for Rate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.micro / MICRO)?;
@@ -100,8 +103,11 @@ impl std::fmt::Display for Rate {
 }
 
 impl Limit {
-    /// A limit as people write it: `100/s`, `600/m burst 50`, `5/h`, `10000/d`, `7/90s`. Without a burst the capacity is
-    /// the amount.
+    /// Reads a limit as people write it: `100/s`, `600/m burst 50`, `5/h`, `10000/d`, `7/90s`. Without a burst the capacity
+    /// is the amount.
+    ///
+    /// # Errors
+    /// What is wrong with the text.
     pub fn parse(text: &str) -> Result<Self, LimitFault> {
         let (rate, burst) = match text.split_once("burst") {
             Some((rate, burst)) if rate.ends_with(' ') => (rate, Some(burst.strip_prefix(' '))),
@@ -129,14 +135,14 @@ impl Limit {
     }
 }
 
-/// Seconds of the longest span that a rate is written over: a leap year.
+/// Seconds of the longest span of a rate, a leap year.
 pub const MAX_PER_SECS: u32 = 366 * 86_400;
 
-/// Seconds that a month counts as where a rate is needed.
+/// Seconds of a month, where a span has to be one number.
 pub const MONTH_SECS: u32 = 30 * 86_400;
 
-/// A span as `per` has it: a whole number of `s`, `m`, `h` or `d`, or `1mo`; in seconds. `None`: neither, or
-/// beyond [`MAX_PER_SECS`].
+/// Reads a span as the member `per` has it: a whole number of `s`, `m`, `h` or `d`, or `1mo`. Returns seconds; `None` for
+/// another text, for 0 and for more than [`MAX_PER_SECS`].
 pub fn parse_per(text: &str) -> Option<u32> {
     if text == "1mo" {
         return Some(MONTH_SECS);
@@ -156,7 +162,7 @@ pub fn parse_per(text: &str) -> Option<u32> {
     u32::try_from(secs).ok().filter(|secs| (1..=MAX_PER_SECS).contains(secs))
 }
 
-/// The same the other way, in the largest unit that divides it.
+/// The span of a rate as [`parse_per`] reads it, in the largest unit that divides it.
 pub fn per_text(rate: Rate) -> String {
     let secs = rate.per_secs.max(1);
     let (count, unit) = match secs {
@@ -171,10 +177,11 @@ pub fn per_text(rate: Rate) -> String {
 /// Millionths in one.
 const MICRO: u64 = 1_000_000;
 
-/// Most digits that are looked at before or behind the point; 10^9 with 6 decimals needs 16. Zeros beyond are free.
+/// A number with more digits before the point is too large without a further look. Any bound from 10 to 32 would do: it
+/// keeps the arithmetic within 128 bits.
 const MAX_DIGITS: i64 = 16;
 
-/// A capacity.
+/// Reads a capacity.
 fn whole(text: &str) -> Result<u32, LimitFault> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(LimitFault::Form);
@@ -182,7 +189,7 @@ fn whole(text: &str) -> Result<u32, LimitFault> {
     text.parse().ok().filter(|whole| *whole <= Limit::MAX_CAPACITY).ok_or(LimitFault::TooLarge)
 }
 
-/// Millionths from a decimal, with whole numbers alone: the digits are one long number, `shift` says how many of them
+/// Reads a decimal as millionths, with integer arithmetic: all digits are one long number, and `shift` is how many of them
 /// come before the point once the exponent is applied.
 fn micro_from_decimal(text: &str) -> Result<u64, LimitFault> {
     let (negative, rest) = match text.strip_prefix('-') {
@@ -214,7 +221,7 @@ fn micro_from_decimal(text: &str) -> Result<u64, LimitFault> {
     if negative {
         return Err(LimitFault::Negative);
     }
-    // `significant` read as 0.DIGITS times 10^shift; lengths are far below i64's bounds.
+    // The number is 0.DIGITS times 10^shift, where DIGITS is `significant`. Lengths are far below the bounds of i64.
     let shift = (before.len() as i64 - leading as i64).saturating_add(exponent);
     if shift > MAX_DIGITS {
         return Err(LimitFault::TooLarge);
@@ -232,7 +239,7 @@ fn micro_from_decimal(text: &str) -> Result<u64, LimitFault> {
     }
 }
 
-/// An exponent's digits; one too long for `i64` saturates, its sign kept.
+/// Reads an exponent. One that does not fit becomes the largest or smallest that does.
 fn parse_exponent(text: &str) -> Result<i64, LimitFault> {
     let (negative, digits) = match text.as_bytes() {
         [b'-', ..] => (true, &text[1..]),
@@ -242,7 +249,7 @@ fn parse_exponent(text: &str) -> Result<i64, LimitFault> {
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(LimitFault::NotANumber);
     }
-    // Half of the range, so that adding a length to it cannot leave it.
+    // Half of the range of i64, so that adding a length to it can't overflow.
     let size = digits.parse::<i64>().unwrap_or(i64::MAX).min(i64::MAX / 2);
     Ok(if negative { -size } else { size })
 }

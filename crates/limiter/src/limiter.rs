@@ -1,15 +1,17 @@
-//! Every client's token buckets, in shards behind one mutex each. Every function here takes a shard's lock for a bounded
-//! piece of work in memory, never two at once.
+//! The token buckets of all clients, in shards with one mutex each. Functions hold a shard's lock for a bounded amount of work
+//! in memory, and never hold two.
 //!
-//! A bucket belongs to a client, whatever entry decides about it, and remembers the numbers that are in force. It is
-//! made full and forgotten when it is full again: such a bucket is in no way different from a new one. A bucket that still
-//! holds somebody back is never pushed out, nor is a client with a request under way.
+//! A bucket belongs to a client, whichever entry decides about that, and remembers the numbers that are in force. It is full
+//! when it is made, and forgotten when it is full again, since it then equals a new one. A client is never removed to make
+//! room while one of its buckets is not full, or a request of it is under way.
 //!
-//! At the bound on clients a new one counts with a crowd: some of the members of its range, or of those that nothing names,
-//! share a row at the numbers that each of them would have. Whom an entry names has a row of its own always. A client that
-//! leaves its crowd starts from what that has left, so a full table gives no client more than a table with room.
+//! When the table is full, a new client counts with a crowd: some of the members of a range, or of the clients without an
+//! entry, share one row, with the numbers that each of them would have. A client that an entry names always has a row of its
+//! own. A client that leaves its crowd starts with the level that the crowd has, so a full table gives no client more than a
+//! table with room.
 //!
-//! Shards, places and crowds are chosen by keyed hashes, so that no client can choose whom it meets. A client with one bucket takes at most 120 bytes of row and 22 of index; each further one 72.
+//! Keyed hashes choose shards, index places and crowds, so that no client can choose with which others it shares one. A
+//! client with one bucket takes at most 120 bytes of row and 22 of index; each further bucket takes 72.
 
 mod ask;
 mod change;
@@ -55,35 +57,35 @@ use seat::CountedRow;
 use slots::{Sharing, Slots};
 use table::{ClientTable, TableRow};
 
-/// With a million clients a shard holds some 4,000, whose index is rebuilt in microseconds.
+/// With a million clients a shard holds about 4,000, whose index is rebuilt in microseconds.
 const SHARDS: usize = 256;
 
-/// Rows that are looked at for full buckets whenever a client is added: more than one, so that the table shrinks
-/// faster than it grows.
+/// How many rows are checked for full buckets whenever a client is added. More than one, so that the table can shrink faster
+/// than it grows.
 const SWEEP_PER_INSERT: usize = 2;
 
-/// The same when there is no room.
+/// How many rows are checked for full buckets when a client is added to a full table.
 const SWEEP_FOR_ROOM: usize = 16;
 
-/// Rows that a walk over the whole table handles under one lock.
+/// How many rows a walk over the whole table handles under one lock.
 const STEP: usize = 256;
 
-/// How many calls of [`Limiter::sweep`] make a round.
+/// How many calls of [`Limiter::sweep`] look at the whole table once.
 const SWEEP_CALLS: usize = 16;
 
 /// The table of buckets.
 pub struct Limiter {
     shards: Box<[Shard]>,
     hasher: SipHasher13,
-    /// Chooses crowds: see [`Limiter::spread_by`].
+    /// Chooses crowds, see [`Limiter::spread_by`].
     spread: OnceLock<SipHasher13>,
     max_clients: usize,
     clients: AtomicUsize,
     crowds: AtomicUsize,
     overflowed: AtomicU64,
-    /// Raised by [`Limiter::changed_since`], written into every row that changes.
+    /// Raised by [`Limiter::changed_since`]; a row that changes gets the current value as its stamp.
     epoch: AtomicU32,
-    /// Raised when buckets are forgotten that were not full, which [`Limiter::changed_since`] does not tell.
+    /// Counts how often buckets were forgotten that were not full, which [`Limiter::changed_since`] does not show.
     fills: AtomicU64,
     /// The shard that [`Limiter::sweep`] looks at next.
     next_sweep: AtomicUsize,
@@ -93,20 +95,20 @@ pub struct Limiter {
     not_hot: AtomicU64,
 }
 
-/// A shard has its cache lines to itself, so that neighbours don't wait for each other's locks.
+/// Aligned, so that the locks of two shards are in different cache lines.
 #[repr(align(128))]
 struct Shard(Mutex<Rows>);
 
 struct Rows {
     table: ClientTable,
-    /// What those of its buckets have to tell that are spent fast.
+    /// The hot buckets among those of `table`.
     hot: HotTable,
-    /// The row that is looked at next for full buckets.
+    /// The row that is checked next for full buckets.
     cursor: usize,
 }
 
 impl Rows {
-    /// Forgets clients with nothing but full buckets among the next `rows` rows, and tells which.
+    /// Forgets clients with only full buckets among the next `rows` rows, and calls `gone` with each.
     fn sweep(&mut self, rows: usize, when: Moment, mut gone: impl FnMut(ClientKey)) {
         for _ in 0..rows.min(self.table.len()) {
             if self.cursor >= self.table.len() {
@@ -114,7 +116,7 @@ impl Rows {
             }
             match self.table.len() {
                 0 => break,
-                // Another row takes that number: it is next.
+                // The last row takes the number of the removed one, so the cursor stays.
                 _ if self.table.row(self.cursor).is_idle(when) => {
                     gone(self.table.row(self.cursor).client);
                     self.table.remove(self.cursor);
@@ -124,7 +126,7 @@ impl Rows {
         }
     }
 
-    /// Whether such a sweep would forget a client.
+    /// Whether a sweep of `rows` rows would forget a client (and not only a crowd).
     fn can_spare(&self, rows: usize, when: Moment) -> bool {
         let len = self.table.len();
         let numbers = (self.cursor..len).chain(0..self.cursor.min(len)).take(rows);
@@ -133,11 +135,11 @@ impl Rows {
 }
 
 impl Limiter {
-    /// An empty table for at most `max_clients` clients, those that entries name aside.
+    /// An empty table for at most `max_clients` clients. Clients that entries name may come on top of these.
     pub fn new(max_clients: usize) -> Self {
         let shard =
             || Shard(Mutex::new(Rows { table: ClientTable::new(), hot: HotTable::default(), cursor: 0 }));
-        // The process's own random keys: `RandomState` is keyed by the operating system.
+        // Random keys of this process: `RandomState` gets them from the operating system.
         let random = RandomState::new();
         Self {
             shards: (0..SHARDS).map(|_| shard()).collect(),
@@ -156,17 +158,17 @@ impl Limiter {
         }
     }
 
-    /// Takes the tokens that a request needs of every bucket, or of none if an enforced one refuses. Other numbers than a
-    /// bucket had are put in force first; a request that was still under way with numbers that have been replaced does
-    /// so for itself alone, since the next one brings the new ones back. Allocates nothing for a client that is known.
-    /// Takes one shard's lock.
+    /// Takes the tokens that a request needs from every bucket, or from none if an enforced one refuses. Puts the numbers of
+    /// the [`Ask`] in force first. (A request that still comes with replaced numbers does so too, until the next request
+    /// brings the new ones back.) Allocates nothing for a client that is in the table. Takes one shard's lock; for a client
+    /// that is not in the table also its crowd's, one after the other.
     pub fn acquire(&self, client: ClientKey, ask: Ask<'_>, when: Moment) -> Decision {
         self.decide(client, ask, when, false).0
     }
 
-    /// Forgets clients with nothing but full buckets in one sixteenth of the table. Meant to be called about once a
-    /// second, so that the memory of a flood is given back when no new client comes. Takes one shard's lock after another,
-    /// for `STEP` rows each.
+    /// Forgets clients with only full buckets in one sixteenth of the table. To be called about once a second, so that the
+    /// memory of a flood is given back even if no new clients come. Takes one shard's lock after another, for a bounded
+    /// number of rows each time.
     pub fn sweep(&self, when: Moment) {
         let first = self.next_sweep.fetch_add(SHARDS / SWEEP_CALLS, Ordering::Relaxed);
         for number in first..first + SHARDS / SWEEP_CALLS {
@@ -190,12 +192,12 @@ impl Limiter {
         self.crowds.load(Ordering::Relaxed)
     }
 
-    /// How many requests a crowd's buckets decided.
+    /// How many requests were decided by the buckets of a crowd.
     pub fn overflowed(&self) -> u64 {
         self.overflowed.load(Ordering::Relaxed)
     }
 
-    /// Memory of the table in bytes, by capacities. Takes each shard's lock once.
+    /// Memory of the table in bytes, as allocated. Takes each shard's lock once.
     pub fn memory_bytes(&self) -> usize {
         let memory = |shard: &Shard| {
             let rows = shard.0.lock();
@@ -247,8 +249,8 @@ impl Limiter {
         decided
     }
 
-    /// Hands over a client's buckets and the number of its requests under way, or those of its crowd. Makes the row that
-    /// is not there.
+    /// Calls `act` with the row of a client, or of its crowd if the table is full: its buckets, the number of its requests under
+    /// way, and the shard's hot buckets. Makes the row if there is none.
     fn with_slots<R>(
         &self,
         client: ClientKey,
@@ -282,7 +284,7 @@ impl Limiter {
         (self.act_on(table.row_mut(row), Some(hot), ask, act), CountedRow { client, hash })
     }
 
-    /// The shard's lock is held.
+    /// Calls `act` with that row. The shard's lock must be held.
     fn act_on<R>(
         &self,
         row: &mut TableRow,
@@ -298,7 +300,7 @@ impl Limiter {
         act(&mut row.slots, &mut row.in_flight, hot)
     }
 
-    /// Counts one more client, or finds that there is no room even after looking for full buckets in this shard.
+    /// Counts one more client, after a look for full buckets in this shard. False: there is no room.
     fn make_room(&self, rows: &mut Rows, when: Moment) -> bool {
         let at_bound = self.clients() >= self.max_clients;
         let looked_at = if at_bound { SWEEP_FOR_ROOM } else { SWEEP_PER_INSERT };
@@ -307,12 +309,12 @@ impl Limiter {
         self.clients.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
     }
 
-    /// A row was made.
+    /// Counts a row that was made.
     fn count(&self, client: ClientKey) {
         self.counter(client).fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A row was taken out.
+    /// Counts a row that was removed.
     fn uncount(&self, client: ClientKey) {
         self.counter(client).fetch_sub(1, Ordering::Relaxed);
     }
@@ -321,10 +323,10 @@ impl Limiter {
         if client.is_crowd() { &self.crowds } else { &self.clients }
     }
 
-    /// A request is over.
+    /// A request has ended.
     fn leave(&self, CountedRow { client, hash }: CountedRow) {
         let mut rows = self.lock(hash);
-        // It is there: a row with requests under way is never taken out.
+        // The row is always there: one with requests under way is never removed.
         if let Some(row) = rows.table.find(hash as u32, &client) {
             let row = rows.table.row_mut(row);
             row.in_flight = row.in_flight.saturating_sub(1);
@@ -340,13 +342,13 @@ impl Limiter {
         hasher.finish()
     }
 
-    /// The shard is chosen by the hash's top bits.
+    /// Locks the shard of that hash.
     fn lock(&self, hash: u64) -> MutexGuard<'_, Rows> {
         self.shards[shard_of(hash)].0.lock()
     }
 
-    /// Hands every row of a shard to `each`, [`STEP`] rows a lock. From the end: a removal moves only the last row, which
-    /// was seen already, so none is missed in between; a row may be seen twice.
+    /// Calls `each` with every row of a shard, at most [`STEP`] rows under one lock. Walks from the end: a removal moves only
+    /// the last row, which was seen before, so none is missed. A row may be seen twice.
     fn walk(&self, shard: &Shard, mut each: impl FnMut(&mut TableRow) -> Fate) {
         let mut end = usize::MAX;
         loop {
@@ -369,11 +371,12 @@ impl Limiter {
     }
 }
 
+/// The shard of that hash, by its top bits.
 fn shard_of(hash: u64) -> usize {
     (hash >> 56) as usize % SHARDS
 }
 
-/// What becomes of a row.
+/// What happens to a row after a look at it.
 enum Fate {
     Kept,
     Forgotten,

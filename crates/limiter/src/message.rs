@@ -1,39 +1,39 @@
-//! What instances tell each other of the shared budget: a message, and the text of the notification that carries it.
+//! The messages that instances send each other about the shared budget, and the text of the notification that carries one.
 //!
-//! In order, numbers big-endian: version (1 byte), length of everything in front of the signature (2), instance (8), epoch
-//! (8), sequence (8), lag in milliseconds (4), hot clients (4), flags (1), length of the address (1), number of instances heard
-//! (1), the address, those instances (8 each), the reports, and HMAC-SHA-256 (RFC 2104) over all of that (32). The text is Base64
-//! without padding (RFC 4648 §4).
+//! The bytes of a message, numbers big-endian: version (1 byte), length of everything before the signature (2), instance (8),
+//! epoch (8), sequence (8), lag in milliseconds (4), hot clients (4), flags (1), length of the address (1), number of instances
+//! heard (1), the address, the ids of those instances (8 each), the reports, and HMAC-SHA-256 (RFC 2104) over all of that (32).
+//! The text is Base64 without padding (RFC 4648 §3.2, §4).
 //!
-//! Whoever may notify on the database's channel may send any text. Only what was signed with the key counts, and reading
-//! never panics. Against a message that is sent again stand epoch and sequence: see [`BudgetMessage::is_after`]. A process that was
-//! started since has heard none of them. It counts an instance in when that names it among those it has heard: an id is made anew
-//! at each start, so nothing that was signed before can hold it.
+//! Anybody who may notify on the database's channel may send any text. So only messages that are signed with the key count,
+//! and reading never panics. Epoch and sequence protect against messages that are sent again, see [`BudgetMessage::is_after`].
+//! A process that has just started knows no such numbers. It counts another instance only after that has named this process
+//! among those it hears: the id is new at each start, so no message from before can hold it.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// The only version that there is. Version 1 was never released.
+/// The only version. Version 1 was never released.
 const VERSION: u8 = 2;
 
-/// PostgreSQL takes payloads under 8,000 bytes.
+/// PostgreSQL accepts payloads under 8,000 bytes.
 const MAX_TEXT: usize = 7_999;
 
-/// Most bytes that such a text holds.
+/// Most bytes of a message in such a text.
 const MAX_BYTES: usize = MAX_TEXT * 3 / 4;
 
-/// Version and length.
+/// Bytes of version and length.
 const PREFIX_BYTES: usize = 3;
 
-/// The same, instance, epoch, sequence, lag, hot clients, flags, the address's length and the number of instances heard.
+/// Bytes in front of the address.
 const HEAD_BYTES: usize = PREFIX_BYTES + 3 * 8 + 2 * 4 + 3;
 
-/// Longest address.
+/// Most bytes of an address.
 const MAX_ADDRESS: usize = 64;
 
-/// Most instances that a message says were heard.
+/// Most instances that a message names as heard.
 pub const MAX_HEARD: usize = 64;
 
 const SIGNATURE_BYTES: usize = 32;
@@ -44,15 +44,15 @@ pub const MAX_REPORT_BYTES: usize = MAX_BYTES - HEAD_BYTES - MAX_ADDRESS - SIGNA
 const FLAG_CUT_OFF: u8 = 1;
 const FLAG_LEAVING: u8 = 2;
 
-/// What messages are signed with: 32 random bytes that all instances read from their database. Never shows in `Debug`.
+/// The key with which messages are signed: 32 random bytes that all instances read from their database. `Debug` hides it.
 #[derive(Clone)]
 pub struct BudgetKey(Hmac<Sha256>);
 
 impl BudgetKey {
-    /// How many bytes it has.
+    /// The length of a key.
     pub const BYTES: usize = 32;
 
-    /// `None` for any other number of bytes.
+    /// A key from its bytes; `None` if there are not [`BudgetKey::BYTES`].
     pub fn new(bytes: &[u8]) -> Option<Self> {
         (bytes.len() == Self::BYTES).then(|| Hmac::new_from_slice(bytes).ok()).flatten().map(Self)
     }
@@ -73,40 +73,41 @@ impl std::fmt::Debug for BudgetKey {
 /// One instance's message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BudgetMessage {
-    /// The instance's id, another one after each start.
+    /// The sender's id, another one at each start.
     pub instance: u64,
-    /// Grows when the same instance begins to count its messages anew.
+    /// Grows when the sender begins to number its messages anew.
     pub epoch: u64,
     /// Grows with each message.
     pub sequence: u64,
-    /// How long its own messages take to come back to it, in milliseconds; [`BudgetMessage::NO_LAG`] while none has.
+    /// How long the sender's own messages take to come back to it, in milliseconds; [`BudgetMessage::NO_LAG`] while none has.
     pub lag_ms: u32,
-    /// Clients that it tells of.
+    /// Number of clients with hot buckets at the sender.
     pub hot_clients: u32,
-    /// It hears nothing of itself, and counts alone.
+    /// The sender hears nothing, not even itself, and counts alone.
     pub cut_off: bool,
-    /// It ends, and says nothing more.
+    /// The sender ends; this is its last message.
     pub leaving: bool,
-    /// Where it listens, for people: printable ASCII of at most 64 bytes.
+    /// The address at which the sender listens, for people: printable ASCII of at most 64 bytes.
     pub address: String,
-    /// Instances that it has heard lately, at most [`MAX_HEARD`]; none in a message with reports.
+    /// Ids of the instances that the sender has heard lately, at most [`MAX_HEARD`]; none in a message with reports.
     pub heard: Vec<u64>,
-    /// What it has spent, at most [`MAX_REPORT_BYTES`]; nothing in a message that only says that its instance is there.
+    /// Reports as [`crate::reports::SpentReport::write`] writes them, at most [`MAX_REPORT_BYTES`]. None in a message that
+    /// only shows that the sender is alive.
     pub reports: Vec<u8>,
 }
 
-/// Why a text is no message.
+/// Why a text is not a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageFault {
-    /// No Base64, or too long.
+    /// It is not Base64, or too long.
     Text,
-    /// A version that this program does not know.
+    /// It has a version that this program does not know.
     Version,
-    /// Its length is not the one that it names, or one that no message has.
+    /// It does not have the length that it says, or is too short.
     Length,
-    /// It was not signed with that key.
+    /// It is not signed with that key.
     Signature,
-    /// Signed, and yet something in it is nothing that this program writes.
+    /// It is signed, but holds something that this program never writes.
     Content,
 }
 
@@ -125,11 +126,11 @@ impl std::fmt::Display for MessageFault {
 impl std::error::Error for MessageFault {}
 
 impl BudgetMessage {
-    /// What [`BudgetMessage::lag_ms`] is while none of its messages has come back yet.
+    /// The value of [`BudgetMessage::lag_ms`] while none of the sender's messages has come back.
     pub const NO_LAG: u32 = u32::MAX;
 
-    /// The text that carries it: under 8,000 bytes of ASCII without quotes. What an address has beyond its bound is left out;
-    /// reports beyond theirs are left out altogether, since a part of them could not be read.
+    /// The text of the notification: under 8,000 bytes of ASCII without quotes. An address over its bound is cut. Reports over
+    /// theirs are all left out, since a part of them could not be read.
     pub fn to_text(&self, key: &BudgetKey) -> String {
         let reports = if self.reports.len() <= MAX_REPORT_BYTES { &self.reports[..] } else { &[] };
         let printable = self.address.bytes().filter(|byte| matches!(byte, b'!'..=b'~'));
@@ -157,12 +158,15 @@ impl BudgetMessage {
     }
 
     /// Reads what [`BudgetMessage::to_text`] wrote with the same key.
+    ///
+    /// # Errors
+    /// The text is not such a message.
     pub fn from_text(text: &str, key: &BudgetKey) -> Result<Self, MessageFault> {
         if text.len() > MAX_TEXT {
             return Err(MessageFault::Text);
         }
         let bytes = STANDARD_NO_PAD.decode(text).map_err(|_| MessageFault::Text)?;
-        // First, since a later version may sign otherwise.
+        // Checked first, since a later version may sign in another way.
         match bytes.first() {
             Some(&VERSION) => {}
             Some(_) => return Err(MessageFault::Version),
@@ -177,7 +181,7 @@ impl BudgetMessage {
         if fields.take().map(u16::from_be_bytes).map(usize::from) != Some(signed.len()) {
             return Err(MessageFault::Length);
         }
-        // In constant time.
+        // Compares in constant time.
         key.over(signed).verify_slice(signature).map_err(|_| MessageFault::Signature)?;
         Self::read(fields).ok_or(MessageFault::Content)
     }
@@ -211,14 +215,14 @@ impl BudgetMessage {
         })
     }
 
-    /// Whether it was written after another one of the same instance, of that epoch and sequence. One that was not has been
-    /// sent again, or came late: counters only grow, so what it says is known.
+    /// Whether it was written after a message of the same instance with that epoch and sequence. Otherwise it was sent again
+    /// or is late, and can be ignored: counters only grow, so its content is known.
     pub fn is_after(&self, epoch: u64, sequence: u64) -> bool {
         (self.epoch, self.sequence) > (epoch, sequence)
     }
 }
 
-/// What is left to be read.
+/// The bytes that are still to be read.
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {

@@ -1,5 +1,5 @@
-//! All plans, as one snapshot: a limit that names a plan is resolved when a request comes, so a plan that was changed is
-//! in force on the next request of all its clients.
+//! All plans, as one snapshot. The plan of a limit is looked up with each request, so a changed plan is in force on the next
+//! request of all its clients.
 
 use std::collections::HashMap;
 use std::num::NonZeroU16;
@@ -10,15 +10,15 @@ use parking_lot::Mutex;
 
 use crate::terms::{MAX_PLANS, Plan, PlanName, Terms};
 
-/// Names a plan in this process, so that rows of the limiter can remember what they were made by. Kept by a plan for as
-/// long as it is there, and used again afterwards.
+/// The number of a plan in this process, by which rows of the limiter remember the plan that they follow. A plan keeps its
+/// number as long as it exists; afterwards another plan may get it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PlanNumber(NonZeroU16);
 
 /// A plan that is in force.
 #[derive(Clone, Debug)]
 pub struct Planned {
-    /// What rows remember.
+    /// Its number.
     pub number: PlanNumber,
     /// What it grants.
     pub terms: Terms,
@@ -34,7 +34,7 @@ impl PlanMap {
         self.0.get(name)
     }
 
-    /// Every plan, in no order.
+    /// All plans, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&PlanName, &Planned)> {
         self.0.iter()
     }
@@ -61,12 +61,12 @@ impl PlanMap {
     }
 }
 
-/// What became of one plan; for [`crate::limiter::Limiter::plan_changed`].
+/// A change of one plan, for [`crate::limiter::Limiter::plan_changed`].
 #[derive(Clone, Debug)]
 pub struct PlanChange {
-    /// Which.
+    /// The plan's number.
     pub number: PlanNumber,
-    /// What it grants now; `None`: it is gone.
+    /// What it grants after the change; `None`: it was removed.
     pub terms: Option<Terms>,
 }
 
@@ -84,20 +84,21 @@ impl Plans {
         self.snapshot.load()
     }
 
-    /// Adds or replaces a plan; in force from here on. `None`: there are [`MAX_PLANS`] others. Takes the writers' lock.
+    /// Adds or replaces a plan, which is in force from then on. `None`: there are [`MAX_PLANS`] others. Takes the writers'
+    /// lock.
     pub fn put(&self, plan: Plan) -> Option<PlanChange> {
         let terms = Some(plan.terms.clone());
         self.change(|map| map.put(plan)).map(|number| PlanChange { number, terms })
     }
 
-    /// Takes a plan away; `None`: it was not there. Takes the writers' lock.
+    /// Removes a plan. `None`: there was no such plan. Takes the writers' lock.
     pub fn remove(&self, name: &PlanName) -> Option<PlanChange> {
         let gone = self.change(|map| map.0.remove(name))?;
         Some(PlanChange { number: gone.number, terms: None })
     }
 
-    /// Puts these plans in force and no others; tells what that changed. Of more than [`MAX_PLANS`], those that come last
-    /// are left out. Takes the writers' lock.
+    /// Puts these plans in force, and no others, and returns what that changed. If there are more than [`MAX_PLANS`], the last
+    /// ones are left out. Takes the writers' lock.
     pub fn replace(&self, plans: Vec<Plan>) -> Vec<PlanChange> {
         self.change(|map| {
             let before = map.clone();

@@ -1,8 +1,8 @@
-//! All ranges that have a limit, as one snapshot that answers "the longest range that holds this address".
+//! All ranges that have a limit, as one snapshot that answers: which is the longest range that holds this address?
 //!
-//! The nested ranges of each family are laid flat once, when the snapshot is made: a sorted list of the addresses where
-//! the answer changes. A look-up is one binary search, however many prefix lengths there are. A snapshot never changes;
-//! its owner swaps it whole.
+//! When a snapshot is made, the nested ranges of each family become a sorted list of the addresses at which the answer
+//! changes. A look-up is then one binary search, however many prefix lengths there are. A snapshot never changes; its owner
+//! replaces it as a whole.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,52 +16,53 @@ use crate::terms::ClientLimit;
 /// Most ranges that a snapshot holds. At about 150 bytes each they stay below 16 MB.
 pub const MAX_RANGES: usize = 100_000;
 
-/// A range and what its addresses get.
+/// A range and its limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Range {
-    /// By value: host bits 0, v4-mapped ones as IPv4.
+    /// Its network in canonical form: host bits 0, v4-mapped ones as IPv4.
     pub net: IpNet,
-    /// Each address in it (IPv6: each prefix) has buckets of its own, unless it says that they are shared.
+    /// The limit. Each address of the range (IPv6: each prefix) has buckets of its own, unless the limit is shared.
     pub limit: Arc<ClientLimit>,
-    /// The id as it was given.
+    /// The range's id, as it was given.
     pub id: Arc<str>,
-    /// Of the stored row.
+    /// The version of the stored row.
     pub version: u64,
-    /// Made once: a digest takes longer than the decision that it is for.
+    /// The key of a shared range. Kept, because its digest takes longer than a decision.
     shared_key: Option<ClientKey>,
-    /// Where its members count that find no room. Made once, too.
+    /// The crowds of its members. Kept for the same reason.
     crowds: Crowds,
 }
 
 impl Range {
-    /// A range by any writing of its network.
+    /// A range. The network need not be in canonical form.
     pub fn new(net: IpNet, limit: Arc<ClientLimit>, id: Arc<str>, version: u64) -> Self {
         let net = canonical_range(net);
         let shared_key = limit.shared.then(|| ClientKey::digest(net.to_string().as_bytes()));
         Self { net, limit, id, version, shared_key, crowds: Crowds::of_range(net) }
     }
 
-    /// Whose buckets an address in it counts with.
+    /// The key by which an address of the range is counted.
     pub fn client(&self, address: IpAddr, ipv6_prefix: u8) -> ClientKey {
         self.shared_key.unwrap_or_else(|| ClientKey::in_range(address, ipv6_prefix, self.net))
     }
 
-    /// Where its members count that find no room, in as many crowds as there can be.
+    /// The crowds with which its members count when the table is full, as many as one range can have. See
+    /// [`Ranges::crowds`].
     pub fn crowds(&self) -> Crowds {
         self.crowds
     }
 
-    /// The owner of the buckets that all of it shares, as [`ClientKey::of_id`] of its id; `None`: it shares none.
+    /// The key of the whole range if its limit is shared, else `None`. Equals [`ClientKey::of_id`] of its id.
     pub fn shared_key(&self) -> Option<ClientKey> {
         self.shared_key
     }
 }
 
-/// Crowds of all ranges together: at 120 bytes each they stay below 130 MB, however they are filled. Up to 1,024 ranges have as
-/// many as there can be, more ranges fewer each.
+/// Most crowds of all ranges together: at 120 bytes each, below 130 MB. Up to 1,024 ranges may have all their crowds; if there
+/// are more ranges, each has fewer.
 const MAX_CROWDS: usize = 1 << 20;
 
-/// More than [`MAX_RANGES`] different ranges; holds how many.
+/// There are more than [`MAX_RANGES`] different ranges; holds their number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyRanges(pub usize);
 
@@ -76,15 +77,15 @@ impl std::error::Error for TooManyRanges {}
 /// A snapshot of all ranges.
 #[derive(Clone, Debug, Default)]
 pub struct Ranges {
-    /// In order of family, first address, prefix length: a range comes before what lies inside it.
+    /// In order of family, first address and prefix length, so that a range comes before those inside it.
     list: Vec<Range>,
-    /// For each range, the next longer-reaching one that holds it.
+    /// For each range in `list`, the smallest other one that holds it.
     parents: Vec<Option<u32>>,
     v4: Flat<u32>,
     v6: Flat<u128>,
 }
 
-/// Where the answer changes: from `starts[i]` up to the next start, the range `owners[i]` decides.
+/// The addresses at which the answer changes: from `starts[i]` up to the next start, the range `owners[i]` decides.
 #[derive(Clone, Debug)]
 struct Flat<A> {
     starts: Vec<A>,
@@ -98,7 +99,10 @@ impl<A> Default for Flat<A> {
 }
 
 impl Ranges {
-    /// Makes a snapshot. Of several entries for one range the newest version counts.
+    /// Makes a snapshot. Of several entries for one range, the newest version counts.
+    ///
+    /// # Errors
+    /// There are too many.
     pub fn new(ranges: impl IntoIterator<Item = Range>) -> Result<Self, TooManyRanges> {
         let mut by_net: BTreeMap<IpNet, Range> = BTreeMap::new();
         for range in ranges {
@@ -110,7 +114,10 @@ impl Ranges {
         Self::of_sorted(by_net.into_values().collect())
     }
 
-    /// The same with one range added or replaced. Rebuilds: linear in the number of ranges.
+    /// A snapshot with one range added or replaced. Takes time linear in the number of ranges.
+    ///
+    /// # Errors
+    /// There are too many.
     pub fn with(&self, range: Range) -> Result<Self, TooManyRanges> {
         let mut list = self.list.clone();
         match self.position(range.net) {
@@ -120,13 +127,13 @@ impl Ranges {
         Self::of_sorted(list)
     }
 
-    /// The same without one range.
+    /// A snapshot without one range. Takes time linear in the number of ranges.
     pub fn without(&self, net: IpNet) -> Self {
         let mut list = self.list.clone();
         if let Ok(at) = self.position(canonical_range(net)) {
             list.remove(at);
         }
-        // It only became shorter.
+        // Can't fail: the list only became shorter.
         Self::of_sorted(list).unwrap_or_default()
     }
 
@@ -135,7 +142,7 @@ impl Ranges {
         self.owner(address).map(|at| &self.list[at as usize])
     }
 
-    /// The longest range that holds a whole network: what decides about a client group.
+    /// The longest range that holds a whole network, such as the prefix by which IPv6 clients are counted.
     pub fn holding(&self, net: IpNet) -> Option<&Range> {
         let mut at = self.owner(net.network())?;
         while !self.list[at as usize].net.contains(&net) {
@@ -144,17 +151,17 @@ impl Ranges {
         Some(&self.list[at as usize])
     }
 
-    /// Where the members of one of these ranges count that find no room.
+    /// The crowds with which the members of one of these ranges count when the table is full.
     pub fn crowds(&self, range: &Range) -> Crowds {
         range.crowds.at_most(MAX_CROWDS / self.len().max(1))
     }
 
-    /// One range by value.
+    /// The range of that network, which need not be in canonical form.
     pub fn get(&self, net: IpNet) -> Option<&Range> {
         self.position(canonical_range(net)).ok().map(|at| &self.list[at])
     }
 
-    /// All of them, in order of family, first address and prefix length.
+    /// All ranges, in order of family, first address and prefix length.
     pub fn iter(&self) -> impl Iterator<Item = &Range> {
         self.list.iter()
     }
@@ -180,7 +187,7 @@ impl Ranges {
         }
     }
 
-    /// `list` is sorted by `net`, whose order is family, address, prefix length, and holds no `net` twice.
+    /// `list` must be sorted by `net` and hold no `net` twice.
     fn of_sorted(list: Vec<Range>) -> Result<Self, TooManyRanges> {
         if list.len() > MAX_RANGES {
             return Err(TooManyRanges(list.len()));
@@ -205,7 +212,7 @@ impl<A: Ord + Copy> Flat<A> {
     }
 }
 
-/// A [`Flat`] in the making: ranges are opened in order, and closed when one comes that lies behind their end.
+/// Builds a [`Flat`]: ranges are opened in order, and closed when a range comes that begins behind their end.
 struct Layer<A> {
     flat: Flat<A>,
     /// The ranges around the current address, innermost last, with their last addresses.
@@ -236,7 +243,7 @@ impl<A: Address> Layer<A> {
     /// Ends the innermost ranges for whose last address `ended` holds.
     fn close(&mut self, ended: impl Fn(A) -> bool) {
         while let Some((_, last)) = self.open.pop_if(|(_, last)| ended(*last)) {
-            // Behind the highest address there is nothing to say.
+            // Behind the highest address there is none.
             if let Some(next) = last.next() {
                 let around = self.open.last().map(|(range, _)| *range);
                 self.from(next, around);
@@ -244,7 +251,7 @@ impl<A: Address> Layer<A> {
         }
     }
 
-    /// From this address on, `owner` decides. A later word about the same address replaces an earlier one.
+    /// Notes that `owner` decides from this address on. A second call with the same address replaces the first.
     fn from(&mut self, start: A, owner: Option<u32>) {
         if self.flat.starts.last() == Some(&start) {
             self.flat.owners.pop();

@@ -1,56 +1,55 @@
-//! What instances tell each other of the tokens that they spent, as values and as bytes.
+//! Reports: what instances tell each other about the tokens that they spent; as values and as bytes.
 //!
-//! A report names a bucket by what is the same in every process, and carries its numbers, so that an instance which never
-//! saw the client keeps the same account of it. Its counter only grows within an episode, so a report that is lost, comes
-//! twice or overtakes another one changes nothing that a later one does not put right.
+//! A report identifies a bucket in a way that is the same in every process, and has the bucket's numbers, so that an instance
+//! that never saw the client can keep the same bucket. Its counter only grows within an episode. So reports may be lost, come
+//! twice or in another order: the next one puts everything right.
 
 use crate::identity::ClientKey;
 use crate::limit::{Limit, MAX_PER_SECS, Rate};
 use crate::reset::Reset;
 use crate::terms::BucketId;
 
-/// Names a running process among those that share a budget: random, made anew at each start.
+/// Identifies a running process among those that share a budget: a random number, another one at each start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InstanceId(pub u64);
 
 /// What one instance has spent of one bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpentReport {
-    /// Whose bucket.
+    /// The client that the bucket belongs to.
     pub client: ClientKey,
-    /// Which of the client's.
+    /// The bucket.
     pub bucket: BucketId,
-    /// Whether a rule has it.
+    /// Whether it is the bucket of a rule.
     pub of_rule: bool,
-    /// An entry names the client: it has a row of its own everywhere, also at a full table.
+    /// An entry names the client, so that it has a row of its own in every instance, even if the table is full.
     pub has_own_row: bool,
-    /// The numbers in force. With a reset nothing flows in: their rate is 0.
+    /// The numbers in force. With a reset their rate is 0.
     pub limit: Limit,
-    /// The period that fills it, and the one in which this was spent.
+    /// With a reset: the kind of period, and the number of the one in which the tokens were spent.
     pub reset: Option<(Reset, u32)>,
-    /// Which of the sender's counts this is: a bucket that was idle for a while is counted from 0 again, in a later
-    /// episode.
+    /// The number of the sender's count. After a bucket was idle for a while it is counted from 0 again, in a later episode.
     pub episode: u32,
-    /// Tokens that were spent in this episode; never falls within it.
+    /// Tokens spent in this episode. Never decreases within it.
     pub spent: u64,
-    /// How many of them the report before this one did not tell.
+    /// How many of these are new since the last report.
     pub fresh: u64,
-    /// How fast they are spent now, in millionths of a token a second.
+    /// How fast tokens are being spent, in millionths of a token a second.
     pub rate_micro: u64,
 }
 
-/// Flags; between them two bits for the period.
+/// Flags of a report; the two bits between them are the kind of period.
 const RULE: u8 = 1;
 const OWN_ROW: u8 = 1 << 3;
 
-/// IPv4 addresses, most of all clients, are written without the zeros behind them.
+/// Bytes of an IPv4 client. Most clients are IPv4 addresses, which are written without the twelve zeros behind them.
 const SHORT_CLIENT: usize = 5;
 
 impl SpentReport {
-    /// Most bytes that [`SpentReport::write`] appends; an IPv4 client of a usual limit takes about 33, any other one 45.
+    /// Most bytes that [`SpentReport::write`] appends. With a usual limit, an IPv4 client takes about 33 and another one 45.
     pub const MAX_BYTES: usize = ClientKey::BYTES + 8 + 1 + 7 * MAX_VARINT;
 
-    /// Appends it: client, bucket, flags, and numbers of variable length (LEB128).
+    /// Appends the report: client, bucket, flags, and numbers of variable length (unsigned LEB128).
     pub fn write(&self, bytes: &mut Vec<u8>) {
         let client = self.client.to_bytes();
         let used = if self.client.is_ipv4() { SHORT_CLIENT } else { ClientKey::BYTES };
@@ -77,7 +76,7 @@ impl SpentReport {
         }
     }
 
-    /// Takes one off the front; `None`: there is none, or what stands there can't be one.
+    /// Reads one report and moves `bytes` behind it. `None`: there is no valid report.
     pub fn read(bytes: &mut &[u8]) -> Option<Self> {
         let mut client = [0; ClientKey::BYTES];
         let used = if ClientKey::tags_ipv4(*bytes.first()?) { SHORT_CLIENT } else { ClientKey::BYTES };
@@ -122,7 +121,7 @@ impl SpentReport {
     }
 }
 
-/// Bytes of the longest number: 64 bits, 7 in each.
+/// Bytes of the longest number: 64 bits, 7 in each byte.
 const MAX_VARINT: usize = 10;
 
 fn write_varint(mut number: u64, bytes: &mut Vec<u8>) {
@@ -133,7 +132,7 @@ fn write_varint(mut number: u64, bytes: &mut Vec<u8>) {
     bytes.push(number as u8);
 }
 
-/// `None` for one that does not end, or does not fit 64 bits.
+/// Reads one number and moves `bytes` behind it. `None`: it does not end, or does not fit into 64 bits.
 fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut number = 0;
     for place in 0..MAX_VARINT {

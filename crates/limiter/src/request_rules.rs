@@ -1,4 +1,4 @@
-//! Rules for some requests: a method and a path's prefix, and what they change about the client's limit.
+//! Rules for requests with certain methods and paths, and what these change about the client's limit.
 
 use std::sync::Arc;
 
@@ -13,34 +13,34 @@ pub const MAX_COST: u32 = 1_000_000;
 /// What a rule changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Each request needs a token of each of these too. Every client has buckets of its own for them.
+    /// Each request also needs a token of each of these buckets. Every client has such buckets of its own.
     Buckets(Arc<[BucketSpec]>),
-    /// Each request takes so many tokens of every bucket of the client's limit.
+    /// Each request takes that many tokens of every bucket of the client's limit.
     Cost(u32),
-    /// No bucket is asked, for any client.
+    /// Requests need no tokens at all.
     Exempt,
 }
 
 /// One rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestRule {
-    /// Different from those of other rules.
+    /// Its name; no other rule has it.
     pub name: Arc<str>,
-    /// Methods that it is for; none: every one.
+    /// The methods that it is for; if empty, all methods.
     pub methods: Vec<String>,
-    /// What a path must be or lie below, in its normal form.
+    /// It is for this path and all below it. In normal form.
     prefix: String,
     /// What it changes.
     pub effect: Effect,
 }
 
 impl RequestRule {
-    /// A rule for paths that are, or lie below, any writing of `prefix`.
+    /// A rule for the path `prefix` and all below it, however they are spelled.
     pub fn new(name: &str, methods: Vec<String>, prefix: &str, effect: Effect) -> Self {
         Self { name: name.into(), methods, prefix: normal(prefix).into_owned(), effect }
     }
 
-    /// Whether some request is meant by both, and neither is more specific.
+    /// Whether some request fits both rules and neither is more specific, so that it is not clear which one decides.
     pub fn meets(&self, other: &Self) -> bool {
         self.prefix == other.prefix
             && self.methods.is_empty() == other.methods.is_empty()
@@ -55,12 +55,13 @@ impl RequestRule {
         }
     }
 
-    /// Whether one of its buckets is that.
+    /// Whether it has a bucket with that id.
     pub fn has_bucket(&self, id: BucketId) -> bool {
         self.buckets().iter().any(|bucket| bucket.id == id)
     }
 
-    /// Some backends take `post` for `POST`, so it needs what `POST` needs; to be exempt it must be the method itself.
+    /// Whether it is for a method. Some backends take `post` for `POST`, so the case does not matter; it does for an
+    /// exemption, which another spelling of the method does not get.
     fn is_for_method(&self, method: &str) -> bool {
         self.methods.is_empty()
             || if self.is_exemption() {
@@ -83,23 +84,23 @@ fn is_among(methods: &[String], method: &str) -> bool {
     methods.iter().any(|one| one.eq_ignore_ascii_case(method))
 }
 
-/// What a request needs.
+/// What tokens a request needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Needs<'a> {
-    /// A token of each bucket of these. No allocation for the one or two that honest requests meet.
+    /// It needs a token of each bucket of these rules. One or two rules, as honest requests have, need no allocation.
     pub rules: SmallVec<[&'a RequestRule; 2]>,
-    /// So many tokens of each bucket of its client's limit.
+    /// It needs that many tokens of each bucket of its client's limit.
     pub cost: u32,
 }
 
 impl Needs<'_> {
-    /// The same for a look that takes nothing: whether each bucket has a token.
+    /// The same with a cost of at most 1, to ask only whether each bucket has a token.
     pub fn to_look(self) -> Self {
         Self { cost: self.cost.min(1), ..self }
     }
 }
 
-/// What the readings of a path have met so far; without a cost nothing but exemptions.
+/// What the readings of a path need so far. Without a cost: all of them were exempt.
 #[derive(Default)]
 struct Met<'a> {
     rules: SmallVec<[&'a RequestRule; 2]>,
@@ -107,7 +108,7 @@ struct Met<'a> {
 }
 
 impl<'a> Met<'a> {
-    /// The rule that one reading meets, if any.
+    /// Adds what one reading needs; `rule`: the rule that it meets, if any.
     fn add(&mut self, rule: Option<&'a RequestRule>) {
         let cost = match rule.map(|rule| (rule, &rule.effect)) {
             None => 1,
@@ -129,13 +130,13 @@ impl<'a> Met<'a> {
 pub struct RequestRules(Vec<RequestRule>);
 
 impl RequestRules {
-    /// Puts them in order: a longer prefix first; of equal ones, those for certain methods.
+    /// Sorts the rules: longer prefixes first; of equal ones, those for certain methods first.
     pub fn new(mut rules: Vec<RequestRule>) -> Self {
         rules.sort_by_key(|rule| (std::cmp::Reverse(rule.prefix.len()), rule.methods.is_empty()));
         Self(rules)
     }
 
-    /// The most specific rule for a request; `path` without its query, compared in its normal form.
+    /// The most specific rule for a request. `path`: without its query; its normal form is compared.
     pub fn find(&self, method: &str, path: &str) -> Option<&RequestRule> {
         if self.0.is_empty() {
             return None;
@@ -143,9 +144,9 @@ impl RequestRules {
         self.most_specific(method, &normal(path))
     }
 
-    /// What a request needs beside or instead of one token of its client's limit, whichever reading of its path its backend
-    /// takes: the buckets of the most specific rule of each reading, and the highest cost. `None`: no bucket is asked, since
-    /// every reading is exempt. A path with more readings than are looked at meets every rule for its method.
+    /// What a request needs, in whichever way its backend reads its path: the buckets of the most specific rule of each
+    /// reading ([`each_reading`]), and the highest cost. `None`: every reading is exempt, so it needs nothing. A path with
+    /// too many readings meets every rule for its method.
     pub fn needs(&self, method: &str, path: &str) -> Option<Needs<'_>> {
         let mut met = Met::default();
         if self.0.is_empty() || !each_reading(path, |path| self.meet(method, path, &mut met)) {
@@ -156,8 +157,8 @@ impl RequestRules {
         cost.map(|cost| Needs { rules, cost })
     }
 
-    /// What one reading meets. To some backends `/LOGIN` is `/login`: a rule that is more specific when case does not count
-    /// is met too, unless it exempts.
+    /// Adds what one reading needs. Some backends take `/LOGIN` for `/login`: a reading also meets a rule that is more
+    /// specific when case is ignored, unless that is an exemption.
     fn meet<'a>(&'a self, method: &str, path: &str, met: &mut Met<'a>) {
         let exact = self.most_specific(method, path);
         met.add(exact);
@@ -170,7 +171,7 @@ impl RequestRules {
         }
     }
 
-    /// The same as [`RequestRules::find`], for a path in its normal form.
+    /// Like [`RequestRules::find`], for a path in its normal form.
     fn most_specific(&self, method: &str, path: &str) -> Option<&RequestRule> {
         self.0.iter().find(|rule| rule.is_for(method, path))
     }
@@ -273,14 +274,14 @@ mod tests {
                 "{path}"
             );
         }
-        // More readings than are looked at: all rules for the method, and exempt never.
+        // Too many readings: all rules for the method, and never an exemption.
         let many = "/static/a;%3B%2f%5c\\. /%00%2500/..";
         let all = rules.needs("POST", many).unwrap();
         assert_eq!((all.rules.len(), all.cost), (2, 10));
         assert_eq!(rules.needs("GET", many).unwrap().rules.len(), 1);
     }
 
-    /// A backend that takes a method or a path without its case finds the same needs, and no exemption.
+    /// Another case of a method or a path needs the same, and is not exempt.
     #[test]
     fn case_is_no_way_around_a_rule() {
         let strict = RequestRule::new("strict", vec!["GET".into()], "/login/form", Effect::Exempt);

@@ -1,9 +1,9 @@
-//! Periods of the UTC calendar: which one an instant lies in, and when one begins. Some buckets are filled when a
-//! period turns, and at no other time.
+//! Periods of the UTC calendar: which one an instant is in, and when one begins. Some buckets are filled when a new period
+//! begins, and at no other time.
 
 use super::limit::MONTH_SECS;
 
-/// A bucket that is filled at the turn of a UTC period, and at no other time.
+/// When such a bucket is filled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reset {
     /// At each full hour (`per` is `1h`).
@@ -18,14 +18,14 @@ const HOUR_SECS: u64 = 3_600;
 
 const DAY_SECS: u64 = 86_400;
 
-/// Days from 0000-03-01 to 1970-01-01. With years that begin in March the leap day is the last of its year.
+/// Days from 0000-03-01 to 1970-01-01. Years are counted from March on here, so that the leap day is the last of its year.
 const DAYS_TO_1970: u64 = 719_468;
 
 /// Days of 400 years, after which the calendar repeats.
 const ERA_DAYS: u64 = 146_097;
 
 impl Reset {
-    /// The period that a bucket with `"reset": "utc"` has by its `per`; `None` if it is none of the three.
+    /// The period of a bucket with `"reset": "utc"` and that `per`; `None` if there is no such period.
     pub fn of_per(per_secs: u32) -> Option<Self> {
         match per_secs {
             3_600 => Some(Self::Hour),
@@ -35,7 +35,7 @@ impl Reset {
         }
     }
 
-    /// The number of the period that holds a second since the Unix epoch: later periods have larger numbers.
+    /// The number of the period in which a second since the Unix epoch lies. Later periods have larger numbers.
     pub fn turn(self, wall_s: u64) -> u32 {
         let number = match self {
             Self::Hour => wall_s / HOUR_SECS,
@@ -56,7 +56,7 @@ impl Reset {
     }
 }
 
-/// Months from 0000-03 on, in which a day since the Unix epoch lies: H. Hinnant's `civil_from_days` without its day.
+/// The month in which a day since the Unix epoch lies, counted from 0000-03: the algorithm `civil_from_days` of H. Hinnant.
 fn month_of_day(day: u64) -> u64 {
     let shifted = day.saturating_add(DAYS_TO_1970);
     let (era, day_of_era) = (shifted / ERA_DAYS, shifted % ERA_DAYS);
@@ -65,7 +65,7 @@ fn month_of_day(day: u64) -> u64 {
     (era * 400 + year_of_era) * 12 + (5 * day_of_year + 2) / 153
 }
 
-/// The day since the Unix epoch on which such a month begins; 0 for months before it.
+/// The day since the Unix epoch on which a month begins, counted as [`month_of_day`] does; 0 for months before the epoch.
 fn day_of_month(month: u64) -> u64 {
     let (year, month_from_march) = (month / 12, month % 12);
     let (era, year_of_era) = (year / 400, year % 400);

@@ -1,8 +1,8 @@
-//! What an operator grants: named buckets, plans of them, and what is stored for one client.
+//! What an operator grants: named buckets, plans, and the limits of clients.
 //!
-//! A client's limit names a plan or has buckets of its own, one to four; it may bound how many of the client's requests
-//! are under way at once, and it may exempt the client from everything. The limits of the five fixed calls are limits
-//! with one bucket, named [`DEFAULT_BUCKET`].
+//! A client's limit names a plan or has one to four buckets of its own. It may bound how many of the client's requests are
+//! under way at once, and may exempt the client from everything. The five fixed calls of the API make limits with one
+//! bucket, named [`DEFAULT_BUCKET`].
 
 use std::sync::{Arc, LazyLock};
 
@@ -15,13 +15,13 @@ pub use super::reset::Reset;
 /// Most buckets of one limit, of one plan and of one rule.
 pub const MAX_BUCKETS: usize = 4;
 
-/// Most rules of the configuration.
+/// Most rules in the configuration.
 pub const MAX_RULES: usize = 64;
 
-/// Most routes of the configuration: each may have buckets, as a rule has.
+/// Most routes in the configuration. It is here because routes may have buckets, like rules.
 pub const MAX_ROUTES: usize = 10_000;
 
-/// Most plans that there are.
+/// Most plans.
 pub const MAX_PLANS: usize = 1_000;
 
 /// Most requests at once that a limit may allow.
@@ -36,7 +36,7 @@ pub struct BucketName(Arc<str>);
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PlanName(Arc<str>);
 
-/// What the names have in common.
+/// What names of buckets and plans have in common.
 #[derive(Clone, Copy, Debug)]
 pub struct Name;
 
@@ -45,14 +45,14 @@ impl Name {
     pub const MAX_BYTES: usize = 64;
 }
 
-/// Why a text is no name.
+/// Why a text is not a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameFault {
-    /// Empty, or over [`Name::MAX_BYTES`].
+    /// It is empty, or longer than [`Name::MAX_BYTES`].
     Length,
-    /// A character that is not allowed there.
+    /// It has a character that is not allowed.
     Character,
-    /// A name that answers use for something else.
+    /// It is [`CONCURRENCY`].
     Reserved,
 }
 
@@ -68,14 +68,17 @@ impl std::fmt::Display for NameFault {
 
 impl std::error::Error for NameFault {}
 
-/// The name of the bucket that a limit has when its numbers were given without one.
+/// The name of a limit's bucket when only numbers were given.
 pub const DEFAULT_BUCKET: &str = "default";
 
-/// The policy that answers show for requests at once.
+/// The policy name under which answers show the bound on requests at once.
 pub const CONCURRENCY: &str = "concurrency";
 
 impl BucketName {
     /// Reads a name.
+    ///
+    /// # Errors
+    /// What is wrong with the text.
     pub fn parse(text: &str) -> Result<Self, NameFault> {
         if text.is_empty() || text.len() > Name::MAX_BYTES {
             return Err(NameFault::Length);
@@ -89,14 +92,14 @@ impl BucketName {
         Ok(Self(text.into()))
     }
 
-    /// The name of the one bucket of a limit that was given by numbers alone.
+    /// [`DEFAULT_BUCKET`] as a name.
     pub fn default_bucket() -> Self {
         static NAME: LazyLock<BucketName> = LazyLock::new(|| BucketName(DEFAULT_BUCKET.into()));
-        // One text for the many limits that have it.
+        // Many limits share this one text.
         NAME.clone()
     }
 
-    /// The name of the bound on requests at once, where a bucket has its name.
+    /// [`CONCURRENCY`] as a name, for places that otherwise hold the name of a bucket.
     pub fn concurrency() -> Self {
         static NAME: LazyLock<BucketName> = LazyLock::new(|| BucketName(CONCURRENCY.into()));
         NAME.clone()
@@ -110,6 +113,9 @@ impl BucketName {
 
 impl PlanName {
     /// Reads a name.
+    ///
+    /// # Errors
+    /// What is wrong with the text.
     pub fn parse(text: &str) -> Result<Self, NameFault> {
         if text.is_empty() || text.len() > Name::MAX_BYTES {
             return Err(NameFault::Length);
@@ -126,13 +132,12 @@ impl PlanName {
     }
 }
 
-/// What a bucket's level is found by, beside its client: the first 8 bytes of its name's SHA-256, the same in every
-/// process and version.
+/// Identifies one bucket of a client: the first 8 bytes of its name's SHA-256, the same in every process and version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BucketId(pub u64);
 
 impl BucketId {
-    /// Of a bucket of a limit or a plan.
+    /// The id of a bucket of a limit or a plan.
     pub fn of(name: &str) -> Self {
         let digest = Sha256::digest(name.as_bytes());
         let mut first = [0; 8];
@@ -140,17 +145,17 @@ impl BucketId {
         Self(u64::from_be_bytes(first))
     }
 
-    /// Of a bucket of a rule, which never meets one of a limit: names hold no control characters.
+    /// The id of a bucket of a rule. It differs from that of any limit's bucket, since names hold no control characters.
     pub fn of_rule(rule: &str, bucket: &str) -> Self {
         Self::of(&format!("rule\0{rule}\0{bucket}"))
     }
 
-    /// Of the one bucket of a route's limit.
+    /// The id of the one bucket of a route's limit.
     pub fn of_route(route: &str) -> Self {
         Self::of(&format!("route\0{route}"))
     }
 
-    /// Of a bucket that routes name.
+    /// The id of a bucket that routes name and share.
     pub fn of_shared(bucket: &str) -> Self {
         Self::of(&format!("routes\0{bucket}"))
     }
@@ -159,36 +164,36 @@ impl BucketId {
 /// Whether a bucket refuses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Mode {
-    /// It does.
+    /// It refuses requests for which it lacks tokens.
     #[default]
     Enforced,
-    /// It takes tokens and counts what it would refuse, refuses nothing and is told in no answer.
+    /// It only watches: it gives tokens and counts what it would refuse, refuses nothing, and is not shown in answers.
     Shadow,
 }
 
 /// One bucket of a limit, a plan or a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BucketSpec {
-    /// Different from those of the other buckets beside it.
+    /// Its name; no other bucket of the same limit, plan or rule has it.
     pub name: BucketName,
-    /// [`BucketId::of`] the name.
+    /// Its id: for limits and plans [`BucketId::of`] the name, for rules and routes one of the other functions there.
     pub id: BucketId,
-    /// Capacity, and the rate as `amount` every `per`. Without [`BucketSpec::reset`], any span T admits at most
+    /// Capacity and rate, as they were granted. Without [`BucketSpec::reset`], any span T admits at most
     /// capacity + rate × T.
     pub limit: Limit,
     /// Whether it refuses.
     pub mode: Mode,
-    /// Filled at the turn of this period and not by its rate.
+    /// It is filled when a period of this kind begins, and not by its rate.
     pub reset: Option<Reset>,
 }
 
 impl BucketSpec {
-    /// An enforced bucket that refills by its rate.
+    /// An enforced bucket of a limit or a plan that refills by its rate.
     pub fn new(name: BucketName, limit: Limit) -> Self {
         Self { id: BucketId::of(name.as_str()), name, limit, mode: Mode::Enforced, reset: None }
     }
 
-    /// The numbers that its bucket works by: with a reset nothing flows in between two of them.
+    /// The numbers by which its bucket works: with a reset the rate is 0.
     pub fn in_force(&self) -> Limit {
         match self.reset {
             None => self.limit,
@@ -202,19 +207,19 @@ impl BucketSpec {
     }
 }
 
-/// What a plan grants, and what a limit without a plan does.
+/// What a plan grants, or a limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Terms {
-    /// 1 to [`MAX_BUCKETS`] with different names; none only for a limit that is exempt. Cheap to clone.
+    /// 1 to [`MAX_BUCKETS`] with different names; none for a limit that has a plan or is exempt. Cheap to clone.
     pub buckets: Arc<[BucketSpec]>,
     /// Most requests at once of one client, in one instance.
     pub max_in_flight: Option<u32>,
-    /// Where requests wait for a place.
+    /// Weight and priority of requests that wait for a backend.
     pub importance: GivenImportance,
 }
 
 impl Terms {
-    /// One bucket with these numbers, without a name of its own.
+    /// One bucket with these numbers, named [`DEFAULT_BUCKET`].
     pub fn of_numbers(limit: Limit) -> Self {
         let bucket = BucketSpec::new(BucketName::default_bucket(), limit);
         Self { buckets: Arc::new([bucket]), ..Self::default() }
@@ -251,30 +256,30 @@ impl std::fmt::Display for Terms {
 /// What is stored for one client id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientLimit {
-    /// The plan; then [`ClientLimit::own`] has no buckets.
+    /// The client's plan; then [`ClientLimit::own`] has no buckets.
     pub plan: Option<PlanName>,
-    /// The client's own buckets; its own bound on requests at once, weight and priority, which win over the plan's.
+    /// The client's own buckets, or none. Its own bound on requests at once, weight and priority win over the plan's.
     pub own: Terms,
-    /// Never refused, still counted, no fields in answers.
+    /// The client is never refused. Its requests are counted, and answers have no fields about limits.
     pub exempt: bool,
-    /// For a range: one bucket for all of it.
+    /// For a range: all its addresses share one bucket.
     pub shared: bool,
-    /// Each instance counts alone, also where instances share one budget.
+    /// Each instance counts alone, even if instances share one budget.
     pub per_instance: bool,
 }
 
 impl ClientLimit {
-    /// What the five fixed calls store: one bucket with these numbers.
+    /// A limit with one bucket with these numbers, as the five fixed calls make it.
     pub fn of_numbers(limit: Limit) -> Self {
         Self { plan: None, own: Terms::of_numbers(limit), exempt: false, shared: false, per_instance: false }
     }
 
-    /// What memory has instead of a stored row that can't be read: the default decides.
+    /// Stands in memory for a stored row that can't be read: the default decides about its client.
     pub fn unreadable() -> Self {
         Self { plan: None, own: Terms::default(), exempt: false, shared: false, per_instance: false }
     }
 
-    /// Whether it grants nothing that could be put in force, as no limit does that was read.
+    /// Whether it is [`ClientLimit::unreadable`]: it has neither plan nor buckets nor an exemption, as no valid limit does.
     pub fn is_unreadable(&self) -> bool {
         !self.exempt && self.plan.is_none() && self.own.buckets.is_empty()
     }

@@ -1,5 +1,5 @@
-//! One budget over several instances, by simulation: the rules that hold under every load. The table of results is printed by
-//! `cargo bench --bench budget`.
+//! One budget over several instances, simulated: rules that hold under every load. `cargo bench --bench budget` prints a table
+//! of results.
 
 mod simulation;
 
@@ -14,7 +14,7 @@ fn limit(capacity: u32, per_second: f64) -> Limit {
     Limit { capacity, rate: Rate::per_second((per_second * 1e6) as u64) }
 }
 
-/// What the issue is measured by.
+/// 100 tokens, 50 a second.
 const USUAL: Limit = Limit { capacity: 100, rate: Rate::per_second(50_000_000) };
 
 fn plain(instances: usize, limit: Limit, load: &Load) -> Outcome {
@@ -62,7 +62,7 @@ fn a_load_of_nine_tenths_is_refused_nowhere() {
                     "moving each second" => (now / SEC) as usize,
                     _ => random.usize(..),
                 };
-                // At even distances: no bucket would refuse any of it.
+                // At even distances, so that one bucket would refuse nothing.
                 let gap = (1e9 / (0.9 * per_second(limit))) as u64;
                 let length = (1_000 * gap).clamp(20 * SEC, 600 * SEC);
                 let whens = (0..length / gap).map(|at| (at, START + at * gap));
@@ -72,7 +72,7 @@ fn a_load_of_nine_tenths_is_refused_nowhere() {
                 if f64::from(limit.capacity) >= per_second(limit) {
                     assert_eq!((outcome.admitted, outcome.falsely), (outcome.offered, 0), "{what}");
                 } else {
-                    // Where it moves others are taken to go on, for half a second.
+                    // When the load moves, the last instance is assumed to go on for half a second.
                     assert!(outcome.admitted * 100 >= outcome.offered * 99, "{what}");
                     assert!(name.starts_with("moving") || outcome.falsely == 0, "{what}");
                 }
@@ -89,7 +89,7 @@ fn the_whole_capacity_is_admitted_at_once_by_one_idle_instance() {
     }
 }
 
-/// Buckets that hold less than what flows in between two reports are not charged all that others told.
+/// Buckets that hold less than what flows in between two reports are not charged all that others report.
 #[test]
 fn a_small_bucket_is_given_out_once_and_the_bound() {
     for limit in [limit(10, 50.0), limit(1, 1.0), limit(3, 20.0), limit(20, 60.0)] {
@@ -113,7 +113,7 @@ fn a_small_bucket_is_given_out_once_and_the_bound() {
     }
 }
 
-/// It bursts at one instance, goes on there so slowly that nothing is said of it any more, and comes to another.
+/// A client bursts at one instance, goes on there so slowly that it is not reported any more, and moves to another.
 #[test]
 fn whoever_went_on_slowly_at_one_instance_has_the_whole_capacity_at_another() {
     let slow = SEC / 15;
@@ -133,14 +133,14 @@ fn while_the_database_is_stopped_the_parts_are_about_one_budget() {
         // 60 s, of which it was stopped for 30.
         let most = outcome.ideal as f64 + 0.25 * (100.0 + 30.0 * 50.0);
         assert!((outcome.admitted as f64) < most, "{instances}: {outcome:?}");
-        // Neither as it stops nor as it is back do all of them give out much of a bucket at once.
+        // The instances do not all give out a bucket at once, neither when it stops nor when it is back.
         assert!(outcome.excess <= 100, "{instances}: {outcome:?}");
         let outcome = plain(instances, USUAL, &Load::at_one(USUAL, 0.9, 5).stopped());
         assert!(outcome.admitted as f64 >= 0.95 * outcome.offered as f64, "{instances}: {outcome:?}");
     }
 }
 
-/// What is spent from shortly before the database stops until the instances notice, nobody is told of.
+/// Tokens are spent from shortly before the database stops until the instances notice; these are not reported.
 #[test]
 fn what_was_spent_as_a_silence_began_is_taken_off_every_part() {
     let (stop, end) = (START + 20 * SEC, START + 50 * SEC);
@@ -156,7 +156,7 @@ fn what_was_spent_as_a_silence_began_is_taken_off_every_part() {
     }
 }
 
-/// What was taken off is given back when it turns out who spent what.
+/// What was taken off for others is given back when they report what they spent.
 #[test]
 fn whoever_spent_at_one_instance_as_a_silence_began_has_the_rest_afterwards() {
     let (stop, end) = (START + 20 * SEC, START + 25 * SEC);
@@ -171,7 +171,7 @@ fn whoever_spent_at_one_instance_as_a_silence_began_has_the_rest_afterwards() {
     }
 }
 
-/// A bucket that is never refilled, asked at once after a silence in which nobody asked.
+/// A bucket that is never refilled, and is asked just after a silence without requests.
 #[test]
 fn as_soon_as_a_silence_is_over_the_budget_is_one_again() {
     let limit = limit(300, 0.0);
@@ -189,7 +189,7 @@ fn as_soon_as_a_silence_is_over_the_budget_is_one_again() {
     assert!(most <= usual.map(|usual| usual + 5).as_ref(), "{after:?}, {undisturbed:?} without it");
 }
 
-/// C at each of three instances, one after another, behind a silence in which nobody asked, or one without a silence.
+/// The whole capacity is asked for at each of three instances, one after another, after a silence without requests.
 #[test]
 fn a_burst_behind_a_silence_is_given_out_once() {
     for (since_ms, step_ms) in [(100, 100), (200, 50), (300, 300), (700, 200), (5_000, 200)] {
@@ -210,7 +210,7 @@ fn a_burst_behind_a_silence_is_given_out_once() {
     }
 }
 
-/// What one instance could not tell before a silence has flowed in long ago when it is over.
+/// What one instance could not report before a silence has flowed in again long before the silence ends.
 #[test]
 fn what_was_not_told_before_a_silence_is_missing_to_nobody_when_it_has_flowed_in() {
     let stop = START + 20 * SEC;
@@ -232,7 +232,7 @@ fn ten_thousand_clients_far_below_their_limits_cost_few_messages() {
     let mut random = fastrand::Rng::with_seed(3);
     let clients: Vec<ClientKey> =
         (0..10_000u32).map(|number| ClientKey::digest(&number.to_be_bytes())).collect();
-    // A twentieth of 50 a second each, for 2 s.
+    // 2.5 requests a second of each client, a twentieth of its limit, for 2 s.
     let requests = 10_000 * 5;
     let (before, reports) = (world.messages, world.reports);
     for at in 0..requests {
@@ -241,7 +241,7 @@ fn ten_thousand_clients_far_below_their_limits_cost_few_messages() {
         assert!(world.ask_as(client, random.usize(..10), now));
     }
     world.run_until(START + 2 * SEC);
-    // One each second, to show that an instance is there, and a few for clients that came to one instance several times.
+    // One message a second from each instance, and a few for clients that came to one instance several times.
     assert!(world.messages - before <= 10 * 2 * 5, "{}", world.messages - before);
     assert!(world.reports - reports < requests / 20, "{}", world.reports - reports);
 }
@@ -285,7 +285,7 @@ fn of_whoever_spends_much_the_others_hear_however_many_are_hot() {
     assert!(left <= 10, "{left} of what came in a fifth of a second");
 }
 
-/// Any load: spans in which requests come fast or slowly, at one instance or at all.
+/// Any load: spans of time in which requests come fast or slowly, at one instance or at all.
 fn any_load(instances: usize, limit: Limit) -> impl Strategy<Value = Load> {
     let span = (1u64..3_000, 0.05f64..8.0, prop::option::of(0..instances));
     (prop::collection::vec(span, 1..12), any::<u64>()).prop_map(move |(spans, seed)| {
@@ -325,7 +325,7 @@ proptest! {
         prop_assert!(outcome.excess as f64 <= most.ceil(), "{:?}, bound {}", outcome, most);
     }
 
-    /// Messages that are lost, come twice and out of order: no instance is ever told of more than the others admitted.
+    /// Messages are lost, come twice and out of order: still no instance is charged more than the others admitted.
     #[test]
     fn nothing_is_charged_twice(
         (size, load) in any_size().prop_flat_map(|size| (Just(size), any_load(size.0, size.1))),

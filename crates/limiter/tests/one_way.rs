@@ -1,4 +1,4 @@
-//! An instance that hears the others and is not heard by them, or the other way round, by simulation.
+//! An instance that hears the others but is not heard by them, or the other way round; simulated.
 
 mod simulation;
 
@@ -11,7 +11,7 @@ fn limit(capacity: u32, per_second: f64) -> Limit {
 
 const USUAL: Limit = Limit { capacity: 100, rate: Rate::per_second(50_000_000) };
 
-/// Its sender hangs for 40 s, and it hears the others.
+/// The first instance can't send for 40 s, but hears the others.
 fn one_is_mute(instances: usize, limit: Limit) -> World {
     let mut world = World::new(instances, limit, Carrier::default(), 5);
     world.mute = Some((START + 10 * SEC, START + 50 * SEC));
@@ -21,7 +21,7 @@ fn one_is_mute(instances: usize, limit: Limit) -> World {
 #[test]
 fn what_one_spends_that_nobody_hears_is_missing_once_when_it_is_heard_again() {
     let daily = limit(1_000, 1_000.0 / 86_400.0);
-    // Spent at the one, at another, and at the one before its sender hangs.
+    // Tokens spent at the first instance, at another one, and at the first one before it can't send.
     for (instances, own, others, before) in
         [(2, 300, 500, 0), (3, 300, 500, 0), (2, 300, 0, 100), (3, 0, 500, 100), (2, 40, 300, 300)]
     {
@@ -35,7 +35,7 @@ fn what_one_spends_that_nobody_hears_is_missing_once_when_it_is_heard_again() {
         let name = format!("{instances}, {own} and {others}");
         assert_eq!(admitted, before + own + others, "{name}: nobody has spent more");
         let left = |admitted: u64| 1_000 - admitted;
-        // It knows what the others spent, and they know nothing of it.
+        // The first instance knows what the others spent; they do not know what it spent.
         let heard =
             (0..1_000).take_while(|at| world.ask(0, START + 20 * SEC + at * 1_000_000)).count() as u64;
         assert!(heard.abs_diff(left(admitted)) <= 2, "{name}: {heard}");
@@ -49,7 +49,7 @@ fn nobody_is_refused_because_one_could_not_make_itself_heard() {
     let end = START + 50 * SEC;
     for instances in [2, 3] {
         let mut world = one_is_mute(instances, USUAL);
-        // 45/s that move each five seconds; then the whole capacity at any of them.
+        // 45 a second, at another instance every five seconds; then the whole capacity at one of them.
         for at in 0..70 * 45 {
             let number = (at / 225) as usize % instances;
             assert!(world.ask(number, START + at * SEC / 45), "{instances}: {at}");
@@ -78,13 +78,13 @@ fn while_one_is_not_heard_the_others_and_it_give_out_one_budget_and_no_more_than
     }
 }
 
-/// It hears nobody for 40 s, and then all at once; the others go on.
+/// The first instance hears nothing for 40 s, and then everything at once; the others go on.
 #[test]
 fn whoever_heard_nothing_for_a_while_knows_afterwards_what_was_spent() {
     let daily = limit(1_000, 1_000.0 / 86_400.0);
     for (instances, own, others) in [(2, 0, 500), (2, 100, 500), (3, 100, 500), (2, 100, 0), (2, 100, 50)] {
         let mut world = World::new(instances, daily, Carrier::default(), 5);
-        // Known to all of them.
+        // All instances know of these.
         let before = (0..200).filter(|at| world.ask(1, START + 8 * SEC + at * SEC / 100)).count() as u64;
         world.deaf = Some((START + 10 * SEC, START + 50 * SEC));
         for step in 0..own.max(others) {
@@ -93,7 +93,7 @@ fn whoever_heard_nothing_for_a_while_knows_afterwards_what_was_spent() {
         }
         let left = 1_000 - before - own - others;
         let seen = (0..1_000).filter(|at| world.ask(0, START + 52 * SEC + at * SEC / 1_000)).count() as u64;
-        // It holds the least part, and takes what it gives out for that part of all; others may hide so much.
+        // It holds the smallest part, and assumes that the others give out theirs; and others may hide a few tokens.
         let least = left - (own * (2 * instances as u64 - 1)).saturating_sub(others);
         let most = left + 1_000 / (4 * instances as u64) + 2;
         assert!((least - 2..=most).contains(&seen), "{instances}, {own} and {others}: {seen} of {left}");

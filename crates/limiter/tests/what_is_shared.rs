@@ -1,5 +1,5 @@
-//! What of a limit several instances share: the table of `docs/budget.md`, row by row. All that a kind of bucket has is spent in
-//! one instance, and the other is asked.
+//! What instances share of a limit: checks the table in `docs/budget.md`, row by row. Spends a whole bucket of each kind in one
+//! instance, and asks the other one.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -31,9 +31,9 @@ fn grant(buckets: Vec<BucketSpec>) -> Grant {
     Grant { terms, entry: EntryKind::Client, plan: None, per_instance: false }
 }
 
-/// One kind of bucket, as two instances meet it.
+/// One kind of bucket.
 struct Kind {
-    /// Its row.
+    /// The first cell of its row in the table.
     row: &'static str,
     client: ClientKey,
     /// The client as the other instance knows it.
@@ -99,12 +99,12 @@ fn kinds() -> Vec<Kind> {
     ]
 }
 
-/// An instance that shares its budget with one other.
+/// An instance that has shared its budget with another one since 1 s.
 fn instance(own: u64, most_clients: usize) -> (Arc<Limiter>, Budget) {
     started(own, most_clients, SEC)
 }
 
-/// The same of one that was started then.
+/// An instance that has shared its budget with another one since `start`.
 fn started(own: u64, most_clients: usize, start: Nanos) -> (Arc<Limiter>, Budget) {
     let limiter = Arc::new(Limiter::new(most_clients));
     let budget = Budget::new(Arc::clone(&limiter), InstanceId(own), start);
@@ -116,7 +116,7 @@ fn started(own: u64, most_clients: usize, start: Nanos) -> (Arc<Limiter>, Budget
     (limiter, budget)
 }
 
-/// Whether what is spent in one instance is missing in the other, which was started then.
+/// Whether tokens spent in one instance are missing in the other, which was started at `start`.
 fn is_shared(kind: &Kind, start: Nanos) -> bool {
     let (here, told) = instance(1, kind.most_clients);
     let (there, hears) = started(2, kind.most_clients, start);
@@ -141,18 +141,18 @@ fn the_table_of_what_is_shared_says_what_happens() {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/budget.md")).unwrap();
     for kind in kinds() {
         let shared = if is_shared(&kind, SEC) { "shared" } else { "each instance alone" };
-        // A second is enough to tell what was spent since the start.
+        // An instance that was started a second ago hears of it too.
         assert_eq!(is_shared(&kind, 3 * SEC), shared == "shared", "{}", kind.row);
         let row = format!("| {} | {shared} |", kind.row);
         assert!(page.lines().any(|line| line.starts_with(&row)), "docs/budget.md lacks: {row}");
     }
     let table = page.lines().skip_while(|line| !line.starts_with("| what | ")).skip(2);
     let rows = table.take_while(|line| line.starts_with('|')).count();
-    // The last is of requests at once, which only one instance can count.
+    // The last row is about requests at once, for which there is a test of its own below.
     assert_eq!(rows, kinds().len() + 1);
 }
 
-/// What is left of a day's 1,000 tokens in each of two instances. All that they have to tell is told each time.
+/// Two instances with a bucket of 1,000 tokens a day.
 struct Days {
     here: (Arc<Limiter>, Budget),
     there: (Arc<Limiter>, Budget),
@@ -167,7 +167,7 @@ impl Days {
         Self { here: instance(1, 1000), there: instance(2, 1000), grant: grant(vec![day]) }
     }
 
-    /// The instant, on the day that it is.
+    /// An instant `ms` after the start by the monotonic clock, on that day by the wall clock.
     fn when(ms: Nanos, day: u64) -> Moment {
         Moment { now: 4 * SEC + ms * 1_000_000, wall_s: 1_800_000_000 + day * 86_400 }
     }
@@ -178,6 +178,7 @@ impl Days {
         }
     }
 
+    /// Each instance sends all that it has to report to the other.
     fn exchange(&self, when: Moment) {
         let both = [(&self.here, &self.there, 1), (&self.there, &self.here, 2)];
         for ((_, from), (_, to), id) in both {
@@ -188,6 +189,7 @@ impl Days {
         }
     }
 
+    /// Tokens left in each of the two instances.
     fn left(&self, when: Moment) -> [u32; 2] {
         let id = self.grant.terms.buckets[0].id;
         [&self.here.0, &self.there.0].map(|limiter| {
@@ -224,7 +226,7 @@ fn what_was_not_told_yesterday_is_missing_to_nobody_today() {
     assert_eq!(days.left(Days::when(1_200, 1)), [995, 995]);
 }
 
-/// The operator changes the numbers before anybody asks on the new day.
+/// The operator changes the numbers on the new day, before the first request.
 #[test]
 fn a_change_on_the_next_day_tells_nobody_of_what_was_spent_the_day_before() {
     let mut days = Days::new();

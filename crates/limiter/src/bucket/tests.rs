@@ -8,7 +8,7 @@ fn limit(capacity: u32, micro: u64, per_secs: u32) -> Limit {
     Limit { capacity, rate: Rate { micro, per_secs } }
 }
 
-/// One step of a table: at that time, ask for that much; then so many are left and the wait is that long.
+/// One step of a table: when, cost, whether it is allowed, tokens left, wait.
 struct Step(Nanos, u32, bool, u32, Option<Nanos>);
 
 fn run(mut bucket: Bucket, steps: &[Step]) {
@@ -159,16 +159,16 @@ fn a_change_of_numbers_moves_the_level_by_as_much_as_the_capacity() {
     bucket.retune(limit(10, 60_000_000, 60), 3 * SEC + SEC / 2);
     assert_eq!(bucket.level_micro(), 3_500_000);
     assert_eq!(bucket.refilled(4 * SEC).level_micro(), 4_000_000);
-    // A debt is forgiven down to 0, as the rule says.
+    // The level stays at 0 or above, so a debt is forgiven.
     bucket.charge_down_to(i64::MIN, 100, 4 * SEC);
     bucket.retune(limit(10, 1_000_000, 1), 4 * SEC);
     assert_eq!(bucket.level_micro(), 0);
 }
 
-/// Spans that divide a day, so that a model in parts of a day stays whole.
+/// Spans that divide a day, so that the model needs no fractions.
 const SPANS: [u32; 4] = [1, 60, 3_600, 86_400];
 
-/// The plain model: one wide number in the finest unit there is, 10^-15 of a token divided by the seconds of a day.
+/// A simple model of the bucket: its level is one wide number, in units of 10^-15 of a token divided by the seconds of a day.
 struct Model {
     limit: Limit,
     level: i128,
@@ -205,7 +205,7 @@ fn any_limit() -> impl Strategy<Value = Limit> {
         .prop_map(|(capacity, micro, per_secs)| limit(capacity, micro, per_secs))
 }
 
-/// How far the clock moves, and how much is asked for. The clock may run back.
+/// How far the clock moves, and how much is asked for. The clock may go back.
 fn any_steps() -> impl Strategy<Value = Vec<(i64, u32)>> {
     let moved = prop_oneof![
         3 => Just(0i64), 3 => 0i64..2_000_000_000, 2 => 0i64..100_000_000_000_000, 1 => 0..i64::MAX / 64,
@@ -270,7 +270,7 @@ proptest! {
         let mut bucket = Bucket::full(limit, 0);
         let (mut now, mut admitted) = (0u64, Vec::new());
         for (moved, cost) in steps {
-            // A span is measured on a clock that does not run back.
+            // The rule holds for a clock that does not go back.
             now = now.saturating_add(moved.unsigned_abs());
             let tokens = if bucket.acquire(cost, now).allowed { u128::from(cost) } else { 0 };
             admitted.push((now, tokens));

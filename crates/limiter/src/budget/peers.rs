@@ -1,4 +1,4 @@
-//! Who shares the budget: the instances that were heard lately.
+//! The other instances that share the budget: those that were heard lately.
 
 use crate::limiter::HearingSince;
 use crate::reports::InstanceId;
@@ -10,35 +10,37 @@ use super::{DEAD_AFTER, GAP, MAX_PEERS, MISSED_FOR, TICK};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Peer {
     pub id: InstanceId,
-    /// Names it within this process; never used again, so that counts of one that is gone meet no other.
+    /// Its number within this process. No other instance ever gets it, so old counts are never taken for another instance's.
     pub number: u32,
+    /// When it was heard last.
     pub heard: Nanos,
-    /// It was not heard for too long: it is gone, or it is there and can't make itself heard.
+    /// It was not heard for [`DEAD_AFTER`]: it is dead, or only can't send.
     pub is_missed: bool,
 }
 
-/// See the module.
+/// The other instances.
 #[derive(Debug)]
 pub(super) struct Peers {
     own: InstanceId,
-    /// When a message of its own came back last.
+    /// When a message of this process came back last.
     own_heard: Nanos,
     list: Vec<Peer>,
     next_number: u32,
-    /// When it began to hear the others, after a silence or at first.
+    /// When this process began to hear the others: at first, or after the last silence.
     began: Nanos,
 }
 
 impl Peers {
-    /// None yet. That its own messages come back counts as shown for a while.
+    /// No other instance. Counts as if a message of this process had come back at `now`.
     pub fn new(own: InstanceId, now: Nanos) -> Self {
         Self { own, own_heard: now, list: Vec::new(), next_number: 0, began: now }
     }
 
-    /// A message came; the peer that sent it, `None` for an own one. Beyond [`MAX_PEERS`] nobody is known.
+    /// A message came. Returns the number of its sender; `None` for this process. If there are [`MAX_PEERS`], a new instance
+    /// takes the place of the one that is missed for longest.
     ///
     /// # Errors
-    /// There is no room for another.
+    /// There are [`MAX_PEERS`] others, and none is missed.
     pub fn heard(&mut self, from: InstanceId, now: Nanos) -> Result<Option<u32>, NoRoom> {
         if from == self.own {
             self.own_heard = self.own_heard.max(now);
@@ -59,12 +61,12 @@ impl Peers {
         Ok(Some(number))
     }
 
-    /// Until when the others are taken to hear this one: its own messages come back.
+    /// Until when the others are assumed to hear this process, since its own messages came back.
     pub fn heard_until(&self) -> Nanos {
         self.own_heard + DEAD_AFTER
     }
 
-    /// A silence has ended: whoever was there before has as long as before to be heard again.
+    /// A silence has ended: all instances that are not missed count as heard at `now`.
     pub fn begin_again(&mut self, now: Nanos) {
         self.began = now;
         for peer in self.list.iter_mut().filter(|peer| !peer.is_missed) {
@@ -72,22 +74,23 @@ impl Peers {
         }
     }
 
-    /// A newcomer takes the first counters that it hears for where counting begins: what they say was spent before it came, of
-    /// which saved levels tell. One that comes back does the same, since it was held to its part meanwhile. What a report calls
-    /// fresh was spent within a tick, and so afterwards where that is longer ago.
+    /// Since when this process hears the others, for [`crate::limiter::Limiter`] to judge reports by. A process that has just
+    /// started takes the first counter that it hears of a bucket as the base: what was spent before is in the saved levels. So
+    /// does one after a silence, in which it was held to its part. Tokens that a report calls fresh were spent within a tick; a
+    /// tick later they are new in any case.
     ///
-    /// `last`: when anything was heard before; `is_silent`: nothing that is heard ends the silence yet.
+    /// `last`: when anything was heard before; `is_silent`: the silence has not ended yet.
     pub fn hearing_since(&self, last: Nanos, is_silent: bool, now: Nanos) -> HearingSince {
         let is_new = now.saturating_sub(self.began) <= TICK + GAP;
         HearingSince { began: self.began, is_new, is_silent, last }
     }
 
-    /// Forgets one that said that it leaves.
+    /// Forgets an instance that said that it ends.
     pub fn remove(&mut self, gone: InstanceId) {
         self.list.retain(|peer| peer.id != gone);
     }
 
-    /// Misses those that were not heard for too long, and forgets those that are missed for too long.
+    /// Marks the instances as missed that were not heard for [`DEAD_AFTER`], and forgets those not heard for [`MISSED_FOR`].
     pub fn miss_dead(&mut self, now: Nanos) {
         self.list.retain(|peer| now.saturating_sub(peer.heard) <= MISSED_FOR);
         for peer in &mut self.list {
@@ -95,7 +98,7 @@ impl Peers {
         }
     }
 
-    /// How many there are, this one included.
+    /// Number of instances that are not missed, this one included.
     pub fn members(&self) -> usize {
         self.list.iter().filter(|peer| !peer.is_missed).count() + 1
     }
@@ -105,12 +108,12 @@ impl Peers {
         self.list.iter().any(|peer| peer.is_missed)
     }
 
-    /// The others, those that are missed among them.
+    /// The others, the missed ones included.
     pub fn iter(&self) -> impl Iterator<Item = &Peer> {
         self.list.iter()
     }
 }
 
-/// There are as many as there may be.
+/// There are [`MAX_PEERS`] others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NoRoom;

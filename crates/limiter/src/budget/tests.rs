@@ -18,7 +18,7 @@ fn budget() -> Budget {
     Budget::new(Arc::new(Limiter::new(1000)), OWN, SEC)
 }
 
-/// Members and whether it is cut off, after a tick.
+/// Number of members, and whether the instance is cut off, after a tick.
 fn stands(budget: &Budget, now: Nanos) -> (usize, bool) {
     budget.tick(at(now), &mut Vec::new());
     let stats = budget.stats(now);
@@ -54,7 +54,7 @@ fn whoever_hears_nobody_is_cut_off_and_forgets_nobody() {
     assert_eq!(stands(&budget, 60 * SEC), (3, true));
     budget.heard(OWN, &[], at(61 * SEC));
     assert_eq!(stands(&budget, 61 * SEC), (3, false));
-    // The others have time to be heard again.
+    // The others have three seconds to be heard again.
     budget.heard(OWN, &[], at(62 * SEC));
     budget.heard(OWN, &[], at(63 * SEC));
     budget.heard(OWN, &[], at(64 * SEC));
@@ -73,7 +73,7 @@ fn whoever_is_not_heard_by_others_is_not_cut_off_while_it_hears_them() {
     assert!(!budget.stats(5 * SEC).unheard);
     assert_eq!(stands(&budget, 5 * SEC + 1), (2, false));
     assert!(budget.stats(5 * SEC + 1).unheard);
-    // What comes behind a silence may have lain somewhere, but for its own words.
+    // Only an own message ends a silence, since others may have been held up.
     assert_eq!(stands(&budget, 7 * SEC), (2, true));
     budget.heard(OTHER, &[], at(7 * SEC));
     assert_eq!(stands(&budget, 7 * SEC), (2, true));
@@ -92,7 +92,7 @@ fn beyond_the_bound_nobody_is_known() {
     assert_eq!((stats.members, stats.too_many_peers), (MAX_PEERS + 1, 5));
 }
 
-/// A process that stood still hears all at once what it missed, and its own words last.
+/// A process that was suspended hears all at once what it missed, and its own messages last.
 #[test]
 fn what_was_missed_in_a_silence_is_not_charged_when_it_comes_late() {
     let limiter = Arc::new(Limiter::new(1000));
@@ -122,7 +122,7 @@ fn what_was_missed_in_a_silence_is_not_charged_when_it_comes_late() {
     budget.heard(OTHER, &[told(3_010, 3_000)], at(64 * SEC));
     budget.heard(OWN, &[], at(64 * SEC));
     assert_eq!(level(64 * SEC), Some(100));
-    // From then on what is new counts.
+    // From then on new tokens are charged.
     budget.heard(OTHER, &[told(3_015, 5)], at(64 * SEC + 1));
     assert_eq!(level(64 * SEC + 1), Some(95));
 }

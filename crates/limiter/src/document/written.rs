@@ -1,4 +1,4 @@
-//! Limits and plans as they are sent, with what has a default left out, and as people write them: `600/m burst 50`.
+//! Limits and plans as they are sent, which may leave out members with a default; and as people write them: `600/m burst 50`.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,54 +7,54 @@ use crate::limit::{Limit, Rate};
 use crate::limit::{parse_per, per_text};
 use crate::terms::{BucketSpec, ClientLimit, DEFAULT_BUCKET};
 
-/// One bucket. Spans and amounts that this version does not know are kept, so that they can be shown.
+/// One bucket. Spans and amounts that this version does not know are kept as they are, so that they can be shown.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NewBucket {
-    /// Different within one limit.
+    /// Its name; no other bucket of the limit has it.
     pub name: String,
-    /// Tokens that come every `per`.
+    /// Tokens that flow in every `per`.
     pub amount: serde_json::Number,
-    /// `1s`, `1m`, `1h`, `1d`.
+    /// A span, as [`parse_per`] reads it: `1s`, `90s`, `1m`, `1h`, `1d`, `1mo`.
     pub per: String,
-    /// Most tokens that it holds; else the amount.
+    /// Most tokens that it holds; `None`: the amount.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<u64>,
     /// `enforced` or `shadow`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
-    /// `utc`: filled at the turn of the UTC hour, day or month, and at no other time.
+    /// `utc`: it is filled when a UTC hour, day or month begins, and at no other time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reset: Option<String>,
 }
 
-/// What a client is granted, or with a `name` a plan. What is absent is left out.
+/// A limit (with a `client_id`) or a plan (with a `name`). Members without a value are left out of its JSON.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NewLimit {
-    /// Whose limit it is.
+    /// The client's id, for a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
-    /// Which plan it is.
+    /// The plan's name, for a plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The plan that a client has.
+    /// The plan that the client is on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<String>,
-    /// One to four.
+    /// One to four buckets; none for a limit with a plan or an exemption.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub buckets: Vec<NewBucket>,
     /// Most requests at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_in_flight: Option<u32>,
-    /// Parts of the places where requests wait for one.
+    /// The client's part of the places of its priority.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
     /// `critical`, `normal` or `background`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<String>,
-    /// `exempt`: never refused.
+    /// `exempt`: the client is never refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
-    /// One bucket for all of a range.
+    /// All addresses of a range share one bucket.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shared: bool,
     /// Each instance counts alone.
@@ -63,10 +63,10 @@ pub struct NewLimit {
 }
 
 impl NewBucket {
-    /// A bucket from its rate: `2/s`, `600/m burst 50`, `7/90s`, and behind it `shadow` or `utc`.
+    /// Reads a bucket's rate: `2/s`, `600/m burst 50`, `7/90s`; the words `shadow` and `utc` may be added.
     ///
     /// # Errors
-    /// What the text must look like; it is not repeated.
+    /// What the text must look like. The fault does not repeat it.
     pub fn parse(name: &str, text: &str) -> Result<Self, String> {
         let mut rate = Vec::new();
         let mut shadow = false;
@@ -89,22 +89,22 @@ impl NewBucket {
         Ok(Self { mode: word(shadow, "shadow"), reset: word(utc, "utc"), ..Self::new(name, limit) })
     }
 
-    /// `NAME=RATE`.
+    /// Reads `NAME=RATE`.
     ///
     /// # Errors
     /// What the text must look like.
     pub fn parse_named(text: &str) -> Result<Self, String> {
-        // The first sign: "a=1/s, b=2/s" is no bucket of the name "a=1/s, b".
+        // Split at the first sign, so that "a=1/s, b=2/s" is a fault and not a bucket with the name "a=1/s, b".
         let (name, rate) = text.split_once('=').ok_or("must look like \"day=10000/d\"")?;
         Self::parse(name.trim(), rate)
     }
 
-    /// An enforced bucket.
+    /// A bucket with that limit, enforced and without a reset.
     pub fn new(name: &str, limit: Limit) -> Self {
         let amount = Rate::per_second(limit.rate.micro).to_string();
         Self {
             name: name.to_owned(),
-            // A decimal is always a number.
+            // Can't fail: a decimal is a JSON number.
             amount: amount.parse().unwrap_or_else(|_| 0.into()),
             per: per_text(limit.rate),
             capacity: Some(limit.capacity.into()),
@@ -113,7 +113,7 @@ impl NewBucket {
         }
     }
 
-    /// The rate, which [`NewBucket::parse`] reads back: `600/m burst 50 shadow`.
+    /// The rate as [`NewBucket::parse`] reads it: `600/m burst 50 shadow`.
     pub fn rate(&self) -> String {
         let decimal = Rate::parse_decimal(&self.amount.to_string()).map(|rate| rate.to_string());
         let amount = decimal.unwrap_or_else(|_| self.amount.to_string());
@@ -138,7 +138,7 @@ impl NewBucket {
         text
     }
 
-    /// The bucket that this says. `beside` are those before it.
+    /// Checks the members, as [`BucketMembers::check`].
     pub fn check(&self, beside: &[BucketSpec], say: &mut Say<'_>) -> Option<BucketSpec> {
         let read = BucketMembers {
             name: Some(&self.name),
@@ -152,17 +152,17 @@ impl NewBucket {
         read.check(beside, say)
     }
 
-    /// Whether it refuses nothing.
+    /// Whether it only watches: it counts what it would refuse, and refuses nothing.
     pub fn is_shadow(&self) -> bool {
         self.mode.as_deref() == Some("shadow")
     }
 }
 
 impl NewLimit {
-    /// The limit that this says, of whichever client.
+    /// The limit, without its client id.
     ///
     /// # Errors
-    /// The first fault, behind the member that it is of.
+    /// The first fault, with the name of its member in front.
     pub fn check(&self) -> Result<ClientLimit, String> {
         let mut faults = Vec::new();
         check_count(self.buckets.len()).map_err(|fault| format!("buckets: {fault}"))?;
@@ -183,7 +183,7 @@ impl NewLimit {
             mode: self.mode.as_deref(),
             shared: self.shared,
             per_instance: self.per_instance,
-            // Left to the balancer to judge.
+            // The client id is not looked at here, so whether `shared` is allowed is checked by the server.
             is_range: true,
         };
         let limit = read.check(&mut |member, text| faults.push(format!("{member}: {text}")));
@@ -193,7 +193,7 @@ impl NewLimit {
         }
     }
 
-    /// In a few words: `2/s`, `plan pro`, `second 10/s, day 10000/d; at most 20 at once`.
+    /// The limit in a few words: `2/s`, `plan pro`, `second 10/s, day 10000/d; at most 20 at once`.
     pub fn describe(&self) -> String {
         let mut parts = Vec::new();
         if self.mode.as_deref() == Some("exempt") {
@@ -228,9 +228,9 @@ impl NewLimit {
         parts.join("; ")
     }
 
-    /// As a JSON body.
+    /// The limit as a JSON body.
     pub fn to_json(&self) -> String {
-        // Strings, numbers and lists of them: there is nothing that JSON cannot hold.
+        // Can't fail: it holds strings, numbers and lists of these.
         serde_json::to_string(self).unwrap_or_default()
     }
 }
@@ -308,7 +308,7 @@ mod tests {
                 r#"{"buckets":[{"name":"s","amount":0.5,"per":"1s","capacity":1},{"name":"day","amount":10,"per":"1d","capacity":10,"mode":"shadow"}],"shared":true}"#,
                 "s 0.5/s burst 1, day 10/d shadow; shared",
             ),
-            // What a later version may say is shown as it is.
+            // What only a later version knows is shown as it is.
             (
                 r#"{"buckets":[{"name":"default","amount":1e20,"per":"1 eon","capacity":1}]}"#,
                 "1e+20/1 eon burst 1",

@@ -13,13 +13,13 @@ fn refusal(bucket: &str, rule: Option<&str>) -> Refusal {
     Refusal { entry, bucket: BucketName::parse(bucket).unwrap(), rule: rule.map(Into::into) }
 }
 
-/// One and the same reason, for a request that is refused.
+/// The reason of a refused request, always the same one.
 fn why(refused: bool) -> Option<&'static Refusal> {
     static WHY: std::sync::LazyLock<Refusal> = std::sync::LazyLock::new(|| refusal("default", None));
     refused.then_some(&*WHY)
 }
 
-/// A moment in the middle of nowhere.
+/// Some instant.
 const NOW: Nanos = 1_000_000 * SECOND_NS;
 
 const MINUTE: Nanos = 60 * SECOND_NS;
@@ -53,7 +53,7 @@ fn each_refusal_keeps_the_reason_that_it_had() {
         [refusal("default", None), refusal("minute", Some("login")), refusal("minute", Some("export"))];
     let begin = COARSE.step_ns * 5_000;
     for second in 0..60 {
-        // As often as its place in the list, and one.
+        // The first reason once, the second twice, the third three times.
         for (place, reason) in reasons.iter().enumerate() {
             for _ in 0..=place {
                 hitters.count(client(1), None, Some(reason), begin + second * SECOND_NS);
@@ -114,7 +114,7 @@ fn a_window_slides() {
 #[test]
 fn a_flood_of_clients_hides_nobody_and_takes_bounded_memory() {
     let hitters = HeavyHitters::default();
-    // A hundred thousand that ask twice, and one that has a tenth of all.
+    // A hundred thousand clients with two requests each, and one with a ninth of all.
     for number in 0..100_000 {
         hitters.count(client(number + 10), None, why(true), NOW);
         hitters.count(client(number + 10), None, why(true), NOW);
@@ -124,7 +124,7 @@ fn a_flood_of_clients_hides_nobody_and_takes_bounded_memory() {
     }
     for top in [hitters.by_requests(MINUTE, 5, NOW), hitters.by_refusals(MINUTE, 5, NOW)] {
         assert_eq!(top[0].client, client(1));
-        // A shard had 225,000 / 32 of all, of which one in 32 may be missing; hashes spread it by a little.
+        // A shard counted about 225,000 / 32, of which a 32nd may be missing; hashes do not spread clients quite evenly.
         assert!(top[0].requests <= 25_000 && top[0].requests > 25_000 - 2_000, "{top:?}");
         assert!(top[1].requests <= 2, "what is shown is sure: {top:?}");
     }
@@ -159,13 +159,13 @@ fn threads_lose_nothing() {
 }
 
 proptest! {
-    /// Of one summary: never too much, and too little by at most one in [`ROWS`].
+    /// The bound of one summary: never too high, and too low by at most one [`ROWS`]th.
     #[test]
     fn a_summary_is_within_its_bound(counted in proptest::collection::vec(0u32..200, 0..2_000)) {
         let mut step = Step::default();
         let mut exact: HashMap<u32, u64> = HashMap::new();
         for number in &counted {
-            // Tags that collide.
+            // Only seven tags, so that they collide.
             step.count(number % 7, client(*number), None, number % 2 == 0);
             *exact.entry(*number).or_default() += 1;
         }

@@ -1,4 +1,4 @@
-//! Client ids: addresses and ranges by value, everything else byte for byte.
+//! Client ids. Addresses and ranges are compared by value, everything else byte for byte.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
@@ -17,20 +17,20 @@ pub struct ClientId {
 pub enum IdForm {
     /// `1.2.3.4` or `2001:db8::1`: one address. A v4-mapped one is its IPv4 address.
     Address(IpAddr),
-    /// `1.2.3.4:567` or `[2001:db8::1]:567`: one TCP peer. Without scope and flow.
+    /// `1.2.3.4:567` or `[2001:db8::1]:567`: one TCP peer, without scope and flow.
     AddressPort(SocketAddr),
-    /// `10.0.0.0/8`: a range, its host bits 0. A range of one address stays a range: it matches after the address.
+    /// `10.0.0.0/8`: a range, its host bits 0. A range of one address is less specific than the address itself.
     Range(IpNet),
-    /// Anything else, byte for byte.
+    /// Anything else.
     Opaque,
 }
 
-/// Why a text is no client id.
+/// Why a text is not a client id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdFault {
-    /// It has no byte.
+    /// It is empty.
     Empty,
-    /// It has that many bytes, over [`ClientId::MAX_BYTES`].
+    /// It has that many bytes, more than [`ClientId::MAX_BYTES`].
     TooLong(usize),
     /// It holds a control character (Unicode category Cc).
     Control,
@@ -54,7 +54,10 @@ impl ClientId {
     /// Longest id in bytes.
     pub const MAX_BYTES: usize = 256;
 
-    /// Reads an id as the API's bodies have it.
+    /// Reads an id.
+    ///
+    /// # Errors
+    /// What is wrong with the text.
     pub fn parse(text: &str) -> Result<Self, IdFault> {
         match text.len() {
             0 => return Err(IdFault::Empty),
@@ -77,8 +80,8 @@ impl ClientId {
         self.form
     }
 
-    /// The one text that all ids of equal value share; what a store keeps unique. It parses to an id of equal value,
-    /// so ids of different forms never share one. At most [`ClientId::MAX_BYTES`] bytes.
+    /// The text that all ids of equal value have in common, which is unique in a store. It parses to an id of equal value, so
+    /// ids of different forms never have the same one. At most [`ClientId::MAX_BYTES`] bytes.
     pub fn canonical(&self) -> Cow<'_, str> {
         match self.form {
             IdForm::Address(address) => Cow::Owned(address.to_string()),
@@ -88,7 +91,7 @@ impl ClientId {
         }
     }
 
-    /// The address of an address or `ip:port` id: everything that one address needs is looked up together.
+    /// The address of an address or an `ip:port`. Entries for both are looked up together.
     pub fn address(&self) -> Option<IpAddr> {
         match self.form {
             IdForm::Address(address) => Some(address),
@@ -98,7 +101,7 @@ impl ClientId {
     }
 }
 
-/// Ids are equal when they match the same clients by the same form.
+/// Ids are equal if their form and value are.
 impl PartialEq for ClientId {
     fn eq(&self, other: &Self) -> bool {
         match (self.form, other.form) {
@@ -119,7 +122,7 @@ impl std::hash::Hash for ClientId {
     }
 }
 
-/// A range with its host bits 0, and as an IPv4 range when it lies within the v4-mapped addresses (`::ffff:0:0/96`).
+/// A range with its host bits 0; as an IPv4 range if it lies within the v4-mapped addresses (`::ffff:0:0/96`).
 pub fn canonical_range(range: IpNet) -> IpNet {
     let IpNet::V6(v6) = range.trunc() else { return range.trunc() };
     let folded = v6
@@ -135,7 +138,7 @@ fn form_of(text: &str) -> IdForm {
         return IdForm::Address(address.to_canonical());
     }
     if let Ok(peer) = text.parse::<SocketAddr>() {
-        // A scope (`[fe80::1%3]:80`) names an interface of one machine, so such a text has no value that others share.
+        // A scope (`[fe80::1%3]:80`) is the number of an interface of one machine, and means nothing to another one.
         let scoped = matches!(peer, SocketAddr::V6(v6) if v6.scope_id() != 0) || text.contains('%');
         return if scoped {
             IdForm::Opaque
@@ -254,7 +257,7 @@ mod tests {
     }
 
     fn any_id() -> impl Strategy<Value = String> {
-        // Few bits, so that equal values are met.
+        // Few different bits, so that equal values come up.
         let v4 = (0u32..4).prop_map(|bits| std::net::Ipv4Addr::from(0x0a00_0000 | bits));
         let address = (v4, any::<bool>())
             .prop_map(|(v4, mapped)| if mapped { format!("::ffff:{v4}") } else { v4.to_string() });

@@ -1,4 +1,4 @@
-//! What the limiter counts by: a small value that is the same in every process.
+//! The key by which the limiter counts a client: a small value that is the same in every process.
 
 use std::hash::Hasher;
 use std::net::{IpAddr, Ipv6Addr};
@@ -9,12 +9,12 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::id::{ClientId, IdForm};
 
-/// Names a bucket's owner: an IPv4 address or an IPv6 prefix as itself, anything else by the first 16 bytes of its
-/// SHA-256. Tagged, so that kinds never meet, and a single IPv6 address never meets a prefix that holds it (unless
-/// that prefix is 128 bits, which is the address). 17 bytes, the same in every process.
+/// Identifies the owner of buckets: an IPv4 address or an IPv6 prefix by its value, anything else by the first 16 bytes of
+/// its SHA-256. A tag keeps the kinds apart, and keeps an IPv6 address apart from a prefix that holds it (a prefix of 128
+/// bits is the address). 17 bytes, the same in every process.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientKey {
-    /// 0 to 128: bits of an IPv6 prefix; [`TAG_V4`]; [`TAG_DIGEST`]; [`TAG_CROWD`].
+    /// 0 to 128: the length of an IPv6 prefix; else [`TAG_V4`], [`TAG_DIGEST`] or [`TAG_CROWD`].
     tag: u8,
     /// The prefix with its host bits 0, the IPv4 address and 12 zeros, or the digest.
     value: [u8; 16],
@@ -24,26 +24,26 @@ const TAG_V4: u8 = 129;
 const TAG_DIGEST: u8 = 130;
 const TAG_CROWD: u8 = 131;
 
-/// Clients that share overflow buckets when there is no room for rows of their own: those of one range, or those of the
-/// default. Each counts with one of at most [`Crowds::MOST`] crowds.
+/// The crowds of one range, or of the default. When the table is full, new clients have no row of their own: each counts
+/// with one of at most [`Crowds::MOST`] crowds, whose members share buckets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Crowds {
-    /// Its last bits are 0: a crowd has its number there.
+    /// Identifies the range. The last two bytes are 0; a crowd's key has the crowd's number there.
     owner: [u8; 16],
-    /// A power of two.
+    /// How many crowds there are, a power of two.
     count: u16,
 }
 
 impl Crowds {
-    /// Most crowds that clients of one kind are spread over.
+    /// Most crowds of one range, and of the default.
     pub const MOST: u16 = 1024;
 
-    /// Of clients that nothing names.
+    /// The crowds of clients for which neither an entry nor a range decides.
     pub const OF_DEFAULT: Self = Self { owner: [0; 16], count: Self::MOST };
 
-    /// Of a range's members, by its canonical form. The same in every process and version.
+    /// The crowds of a range, which has to be in its canonical form. The same in every process and version.
     pub fn of_range(net: IpNet) -> Self {
-        // Only the operator chooses ranges, so the hash needs no secret; a digest would cost more for each.
+        // The hash needs no secret, since only the operator chooses ranges; a digest would cost more.
         let mut hasher = SipHasher13::new();
         match net {
             IpNet::V4(net) => hasher.write(&net.addr().octets()),
@@ -55,13 +55,13 @@ impl Crowds {
         Self { owner, count: Self::MOST }
     }
 
-    /// The same clients in at most so many crowds.
+    /// The same with at most `count` crowds, rounded down to a power of two.
     pub fn at_most(self, count: usize) -> Self {
         let most = count.clamp(1, Self::MOST.into());
         Self { count: 1 << most.ilog2(), ..self }
     }
 
-    /// The crowd of a client with that hash.
+    /// The key of the crowd with which a client of that hash counts.
     pub fn key(self, hash: u64) -> ClientKey {
         let number = (hash as u16) & (self.count - 1);
         let mut value = self.owner;
@@ -71,10 +71,11 @@ impl Crowds {
 }
 
 impl ClientKey {
-    /// How long [`ClientKey::to_bytes`] is.
+    /// The length of [`ClientKey::to_bytes`].
     pub const BYTES: usize = 17;
 
-    /// The client group of an address: what counts when no entry names the address itself. `ipv6_prefix` is 1 to 128.
+    /// The key of an address for which no entry of its own decides: IPv6 addresses count with their prefix of `ipv6_prefix`
+    /// bits, 1 to 128.
     pub fn group(address: IpAddr, ipv6_prefix: u8) -> Self {
         match group(address, ipv6_prefix) {
             IpNet::V4(v4) => {
@@ -86,18 +87,18 @@ impl ClientKey {
         }
     }
 
-    /// One address: what counts when an entry names it.
+    /// The key of an address that has an entry of its own.
     pub fn address(address: IpAddr) -> Self {
         Self::group(address, 128)
     }
 
-    /// An address that a range decides about. Such a range that is longer than `ipv6_prefix` is a group of its own:
-    /// if its addresses were counted with the rest of their prefix, one bucket would swing between two limits.
+    /// The key of an address for which a range decides. A range longer than `ipv6_prefix` counts apart from the rest of that
+    /// prefix; together they would be one bucket with two limits.
     pub fn in_range(address: IpAddr, ipv6_prefix: u8, range: IpNet) -> Self {
         Self::group(address, ipv6_prefix.max(range.prefix_len()))
     }
 
-    /// The owner of an id's own bucket. A range's is one bucket for all of it.
+    /// The key of the client that an id names. For a range it is the key of the one bucket that all of it shares.
     pub fn of_id(id: &ClientId) -> Self {
         match id.form() {
             IdForm::Address(address) => Self::address(address),
@@ -107,14 +108,14 @@ impl ClientKey {
         }
     }
 
-    /// An opaque identity, or a canonical text.
+    /// The key of an opaque id, or of another id's canonical text.
     pub fn digest(text: &[u8]) -> Self {
         let mut value = [0; 16];
         value.copy_from_slice(&Sha256::digest(text)[..16]);
         Self { tag: TAG_DIGEST, value }
     }
 
-    /// Whether it is a crowd's key, not a client's.
+    /// Whether it is the key of a crowd.
     pub fn is_crowd(self) -> bool {
         self.tag == TAG_CROWD
     }
@@ -124,37 +125,37 @@ impl ClientKey {
         Self::tags_ipv4(self.tag)
     }
 
-    /// Whether [`ClientKey::to_bytes`] of an IPv4 address begins with that byte; the last twelve of them are then 0.
+    /// Whether `first` is the first byte of [`ClientKey::to_bytes`] of an IPv4 address, whose last twelve bytes are 0.
     pub fn tags_ipv4(first: u8) -> bool {
         first == TAG_V4
     }
 
-    /// What all crowds of one kind have in common; `None` for a client.
+    /// The [`Crowds`] that a crowd belongs to, as [`Crowds::of_range`] makes them; `None` for the key of a client.
     pub fn crowd_owner(self) -> Option<Crowds> {
         let mut owner = self.value;
         owner[14..].fill(0);
         self.is_crowd().then_some(Crowds { owner, count: Crowds::MOST })
     }
 
-    /// Tag and value; the same in every process and version.
+    /// Tag and value, for storage; the same in every process and version.
     pub fn to_bytes(self) -> [u8; Self::BYTES] {
         let mut bytes = [self.tag; Self::BYTES];
         bytes[1..].copy_from_slice(&self.value);
         bytes
     }
 
-    /// The other way; `None` for bytes that no key gives.
+    /// Reads what [`ClientKey::to_bytes`] wrote; `None` for an unknown tag.
     pub fn from_bytes(bytes: [u8; Self::BYTES]) -> Option<Self> {
         let [tag, value @ ..] = bytes;
         (tag <= TAG_CROWD).then_some(Self { tag, value })
     }
 
-    /// The same as numbers, for a hash: reading bytes that were just put together would stall on store forwarding.
+    /// Value and tag as numbers, to be hashed. Bytes would have to be stored and loaded again, for which the processor waits.
     pub fn words(self) -> (u128, u8) {
         (u128::from_ne_bytes(self.value), self.tag)
     }
 
-    /// The address or prefix, where the key is one.
+    /// The address or prefix, if the key is one.
     pub fn network(self) -> Option<IpNet> {
         let [a, b, c, d, ..] = self.value;
         match self.tag {
@@ -165,7 +166,7 @@ impl ClientKey {
     }
 }
 
-/// One address alone, or the prefix that is counted together, or a digest.
+/// An address, a prefix, or a digest.
 impl std::fmt::Display for ClientKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.network() {
@@ -184,8 +185,8 @@ impl std::fmt::Debug for ClientKey {
     }
 }
 
-/// The client group of an address: an IPv4 address alone, an IPv6 address with its whole prefix of `ipv6_prefix` bits
-/// (1 to 128; more counts as 128). A v4-mapped address counts as its IPv4 one.
+/// The addresses that count as one client with an address: for IPv4 that address alone, for IPv6 its whole prefix of
+/// `ipv6_prefix` bits (1 to 128; more counts as 128). A v4-mapped address counts as its IPv4 one.
 pub fn group(address: IpAddr, ipv6_prefix: u8) -> IpNet {
     match address.to_canonical() {
         IpAddr::V4(v4) => IpNet::V4(v4.into()),

@@ -1,8 +1,8 @@
-//! Who is asking: ids as operators write them, keys as the limiter counts them, and the walk over forwarding fields
+//! Who sends a request: ids as operators write them, keys by which the limiter counts, and the walk over forwarding fields
 //! that finds a client's address behind trusted proxies.
 //!
-//! A client is looked up most specific first: its `ip:port`, its address, the longest range that holds it, the
-//! default. IPv6 clients are counted by prefix, see [`group`].
+//! The most specific entry decides about a client: that of its `ip:port`, of its address, of the longest range that holds
+//! it, or the default. IPv6 clients are counted by prefix, see [`group`].
 
 mod id;
 mod key;

@@ -1,13 +1,12 @@
-//! Ids of clients that are known by a secret: an API key, a bearer token, a cookie.
+//! Ids of clients that show a secret: an API key, a bearer token, a cookie.
 
 use sha2::{Digest, Sha256};
 
-/// Longest secret in bytes that names a client.
+/// Most bytes of a secret.
 pub const MAX_KEY_BYTES: usize = 4_096;
 
-/// The id of a secret, `sha256:` and the first 32 hexadecimal digits of its SHA-256, so that the secret
-/// itself is never stored, logged or shown. `None`: it is empty, longer than [`MAX_KEY_BYTES`], or holds a control
-/// character of ASCII, which no field of a head can hold.
+/// The id of a secret: `sha256:` and the first 32 hexadecimal digits of its SHA-256, so that the secret itself is never
+/// stored, logged or shown. `None`: it is empty, longer than [`MAX_KEY_BYTES`], or holds an ASCII control character.
 pub fn secret_id(secret: &[u8]) -> Option<String> {
     let fits = (1..=MAX_KEY_BYTES).contains(&secret.len());
     if !fits || secret.iter().any(u8::is_ascii_control) {

@@ -1,7 +1,7 @@
-//! What a request shows of who it is: keys in fields and cookies, turned into ids that can only be of their own type.
+//! The keys that a request shows, in fields, cookies and certificates, and the ids that they become.
 //!
-//! A secret becomes `sha256:` and 32 hex digits, a declared value `NAME=value`: neither can ever be read as an address or a
-//! range, so no request can take an address's limit by naming it. Secrets leave this module as digests alone.
+//! A secret becomes `sha256:` and 32 hexadecimal digits, a declared value `NAME=value`. Neither can be read as an address or
+//! a range, so no key gives a request the limit of an address. Secrets leave this module only as digests.
 
 use std::borrow::Cow;
 
@@ -10,10 +10,10 @@ use super::values::{Several, bearer, cookies, is_bare_bearer, only};
 use balancer_http::fields::{Fields, is_one_variable};
 use balancer_http::message::ClientCertificate;
 
-/// Longest declared value in bytes, so that `NAME=value` is an id ([`super::ClientId::MAX_BYTES`]).
+/// Most bytes of `NAME=value` of a declared key, which has to be an id.
 pub const MAX_ID_BYTES: usize = super::ClientId::MAX_BYTES;
 
-/// Most sources that a list names.
+/// Most sources in `rate_limit.key`.
 pub const MAX_SOURCES: usize = 8;
 
 /// Which part of a request has a key.
@@ -21,35 +21,36 @@ pub const MAX_SOURCES: usize = 8;
 pub enum Source {
     /// A field, by its name in lower case.
     Header(String),
-    /// A cookie (RFC 6265 §4.2.1), by its name in any case.
+    /// A cookie (RFC 6265 §4.2.1), by its name, whose case does not matter.
     Cookie(String),
     /// `Authorization: Bearer …` (RFC 6750 §2.1), without the word.
     Bearer,
     /// The certificate that the client showed in its TLS handshake.
     Certificate,
-    /// The first DNS name or URI in it.
+    /// The first DNS name or URI in that certificate.
     CertificateName,
 }
 
-/// What ids of certificates' names begin with, as if a proxy had declared them; no declared key has that name.
+/// The `NAME` in the ids of certificates' names, `san=…`. No declared key may have this name.
 pub const CERTIFICATE_NAME: &str = "san";
 
-/// One element of `rate_limit.key` before the address, which always ends the list.
+/// One element of `rate_limit.key`. The client's address, which always ends the list, is not one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeySource {
     /// Which part of a request has the key.
     pub source: Source,
-    /// The key is no secret but a name for this kind of client (`tenant`), and counts from trusted peers alone.
+    /// `None`: the key is a secret. Else it is a plain value, declared by a trusted proxy, for this kind of client (`tenant`);
+    /// from other peers it is ignored.
     pub declared_as: Option<String>,
 }
 
 /// `rate_limit.unknown_keys`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UnknownKeys {
-    /// They count as absent.
+    /// They are ignored: the next source in the list decides.
     #[default]
     Next,
-    /// Each has a bucket of its own, at the default's numbers.
+    /// Each has a bucket of its own, with the numbers of the default.
     OwnBucket,
     /// The request is refused.
     Refused,
@@ -58,19 +59,19 @@ pub enum UnknownKeys {
 /// What a request shows at one source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ShownKey {
-    /// Nothing, or nothing that counts from this peer.
+    /// Nothing, or nothing that this peer may declare.
     Nothing,
-    /// Something that can't be a key: too long, with control or other bytes that are not allowed there, or `Bearer` alone.
+    /// Something that can't be a key: it is too long, holds bytes that are not allowed, or is `Bearer` without a token.
     Unusable,
-    /// Several keys that differ, or one that backends read differently: it cannot be told which client this is.
+    /// Several different keys, or one that backends read in different ways, so that the client is not known.
     Several,
-    /// An id.
+    /// The id that the key becomes.
     Id(String),
 }
 
 impl KeySource {
-    /// What the request shows. `peer_trusted`: whether the TCP peer is in `trusted_proxies`. `certificate`: the client's own,
-    /// verified.
+    /// What a request with these fields shows here. `peer_trusted`: the TCP peer is in `trusted_proxies`. `certificate`: the
+    /// client's own, verified.
     pub fn shown(
         &self,
         fields: &Fields,
@@ -102,7 +103,7 @@ impl KeySource {
         self.value(fields, peer_trusted).is_err()
     }
 
-    /// The kind of key and its place, for a message.
+    /// The kind of key and its place, for messages.
     pub fn kind(&self) -> Cow<'static, str> {
         match &self.source {
             Source::Header(name) => format!("header {name}").into(),
@@ -120,19 +121,19 @@ impl KeySource {
             Source::Header(name) => only(fields.all(name).map(|value| Ok(value.into()))),
             Source::Cookie(name) => only(fields.all("cookie").flat_map(|line| cookies(line, name))),
             Source::Bearer => only(fields.all("authorization").flat_map(bearer)),
-            // The handshake has one, or none.
+            // `shown` handles these.
             Source::Certificate | Source::CertificateName => Ok(None),
         }
     }
 
-    /// `Authorization` says that a token comes, and none does.
+    /// Whether `Authorization` has the word `Bearer` and no token.
     fn is_bare(&self, fields: &Fields) -> bool {
         self.source == Source::Bearer && fields.all("authorization").any(is_bare_bearer)
     }
 }
 
-/// Drops fields that a backend may take for a key which we don't: their names are a key's but for what is no letter or digit, and
-/// all of that becomes `_` in CGI's variables (RFC 3875 §4.1.18). `X_Customer_Key` beside `X-Customer-Key` is one.
+/// Drops fields that we do not take for a key, but that a backend might: in CGI, everything except letters and digits becomes
+/// `_` (RFC 3875 §4.1.18), so that `X_Customer_Key` is the same variable as the key `X-Customer-Key`.
 pub fn drop_lookalikes(sources: &[KeySource], fields: &mut Fields) {
     let is_key = |same: fn(&[u8], &[u8]) -> bool, name: &[u8]| {
         sources.iter().any(|key| matches!(&key.source, Source::Header(own) if same(own.as_bytes(), name)))
@@ -160,7 +161,7 @@ impl std::fmt::Display for KeySource {
     }
 }
 
-/// `NAME=value`, where that is an id.
+/// The id `NAME=value`, if that is a valid one.
 fn declared(name: &str, value: &[u8]) -> ShownKey {
     match std::str::from_utf8(value) {
         Ok(value) if name.len() + 1 + value.len() <= MAX_ID_BYTES && !value.chars().any(char::is_control) => {

@@ -131,7 +131,7 @@ fn a_cookie_that_backends_read_differently_is_several() {
     }
 }
 
-/// As UTF-8, and as the lone bytes of Latin-1.
+/// In UTF-8, and as the single bytes of Latin-1.
 #[test]
 fn a_blank_that_is_not_ascii_is_a_blank() {
     let id = ShownKey::Id(secret_id(b"k1").unwrap());
@@ -154,7 +154,7 @@ fn a_blank_that_is_not_ascii_is_a_blank() {
             assert_eq!(key.shown(&asked, false, None), id, "{key} {value:?}");
         }
     }
-    // A letter may end with such a byte.
+    // The last byte of a letter in UTF-8 may be such a byte.
     for text in ["voil\u{e0}", "\u{145}", "\u{2005}a\u{2005}"] {
         let key = source(Source::Header("x-key".into()), None);
         let plain = text.replace('\u{2005}', "");
@@ -192,7 +192,7 @@ fn a_line_of_cookies_is_read_in_one_go() {
         "s=",
     ] {
         let line = piece.repeat(1 << 17);
-        // A long line: an effort that grows with its square would not end.
+        // If the effort grew with the square of the length, this would not end.
         let shown = cookie.shown(&fields(&[("Cookie", &line)]), false, None);
         assert!(!matches!(shown, ShownKey::Id(_)), "{piece}");
     }
@@ -253,7 +253,7 @@ proptest! {
         prop_assert_eq!(cookie.shown(&fields(&[("Cookie", &line)]), false, None), ShownKey::Id(id), "{}", line);
     }
 
-    /// Whatever stands in a field, what comes of it is an opaque id: never an address, a port or a range.
+    /// Whatever a field holds becomes an opaque id, never an address, a port or a range.
     #[test]
     fn no_key_can_be_read_as_an_address(value in prop_oneof![
         "[0-9.:/\\[\\]a-f]{1,40}", "\\PC{1,60}",
@@ -282,7 +282,7 @@ fn a_certificate_is_a_key_by_its_digest_or_its_name() {
         (Some(with(Some("spiffe://a.test/web"))), digest.clone(), id("san=spiffe://a.test/web")),
         (Some(with(Some(&"x".repeat(253)))), digest.clone(), ShownKey::Unusable),
     ] {
-        // What fields say of certificates is anybody's claim.
+        // Fields about certificates are ignored: anybody may send them.
         let fields = fields(&[("X-Client-Cert", "a.test"), ("san", "a.test")]);
         let shown = |of| source(of, None).shown(&fields, true, certificate.as_ref());
         assert_eq!(shown(Source::Certificate), by_digest, "{certificate:?}");

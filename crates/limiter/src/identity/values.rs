@@ -1,18 +1,21 @@
-//! The values at a key's place, each as the backends that read the most into it read it: one that is throttled by a key must
-//! not come through by writing the same key so that we see another one, or none.
+//! Reads a client's key out of a field or a cookie as tolerantly as any backend does. A client that is held to a limit by
+//! its key must not get around it by writing the key so that a backend reads it and we read another one, or none.
 
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode;
 
-/// There are several values that differ, or one that backends read differently.
+/// There are several different values, or one that backends read in different ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Several;
 
-/// One value, or the lack of any sense in it.
+/// One value, or [`Several`] if backends read it in different ways.
 pub(super) type KeyValue<'a> = Result<Cow<'a, [u8]>, Several>;
 
-/// The one value among those that are not empty, without the blanks around it.
+/// The value of all of these, without blanks around it; empty ones are ignored. `None`: there is none.
+///
+/// # Errors
+/// There are several different values.
 pub(super) fn only<'a>(values: impl Iterator<Item = KeyValue<'a>>) -> Result<Option<Cow<'a, [u8]>>, Several> {
     let mut found: Option<Cow<'a, [u8]>> = None;
     for value in values {
@@ -37,8 +40,8 @@ fn trimmed(value: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
     }
 }
 
-/// With a space for each other blank than ASCII's: backends that read text cut and split at U+00A0 as at a space, as a
-/// character of UTF-8 or as the lone byte that it is in Latin-1.
+/// Replaces blanks outside of ASCII by spaces. Backends that read text trim and split at U+00A0 as at a space, whether it
+/// comes in UTF-8 or as the single byte of Latin-1.
 fn with_plain_blanks(bytes: &[u8]) -> Cow<'_, [u8]> {
     if bytes.is_ascii() {
         return bytes.into();
@@ -52,9 +55,9 @@ fn with_plain_blanks(bytes: &[u8]) -> Cow<'_, [u8]> {
     out.into()
 }
 
-/// The tokens of `Bearer token` (RFC 6750 §2.1) in a value of `Authorization`: what follows any `bearer` and blanks, in
-/// any case (RFC 9110 §11.1), up to a comma or a blank. Backends look for the word by splitting, by searching, or in what a
-/// proxy has put together from several fields.
+/// The tokens of `Bearer TOKEN` (RFC 6750 §2.1) in a value of `Authorization`: whatever follows the word, in any case
+/// (RFC 9110 §11.1), and blanks, up to a comma or a blank. Backends find the word by splitting or by searching, and a proxy
+/// may have joined several fields.
 pub(super) fn bearer(value: &[u8]) -> impl Iterator<Item = KeyValue<'_>> {
     let (value, others) = match with_plain_blanks(value) {
         Cow::Borrowed(value) => (value, Vec::new()),
@@ -76,7 +79,7 @@ fn bearer_in(mut rest: &[u8]) -> impl Iterator<Item = KeyValue<'_>> {
     })
 }
 
-/// Whether a value of `Authorization` has the word and no token behind it.
+/// Whether a value of `Authorization` has the word `Bearer` without a token behind it.
 pub(super) fn is_bare_bearer(value: &[u8]) -> bool {
     let value = with_plain_blanks(value);
     let mut parts = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
@@ -89,8 +92,8 @@ fn behind_bearer(text: &[u8]) -> Option<&[u8]> {
     Some(&text[at + WORD.len()..])
 }
 
-/// The values of one cookie in a line of `Cookie`. Pairs are parted by `;` (RFC 6265 §4.2.1); older parsers take commas
-/// and blanks too, so whatever has that name before a `=` counts. Looks at each byte a bounded number of times.
+/// The values of one cookie in a line of `Cookie`. Pairs are separated by `;` (RFC 6265 §4.2.1); older parsers also split at
+/// commas and blanks, so the name counts wherever it comes before a `=`. Looks at each byte a bounded number of times.
 pub(super) fn cookies<'a>(line: &'a [u8], name: &'a str) -> impl Iterator<Item = KeyValue<'a>> {
     let (line, others) = match with_plain_blanks(line) {
         Cow::Borrowed(line) => (line, Vec::new()),
@@ -105,7 +108,7 @@ fn owned<'a>(value: KeyValue<'_>) -> KeyValue<'a> {
 
 fn cookies_in<'a>(line: &'a [u8], name: &'a str) -> impl Iterator<Item = KeyValue<'a>> {
     let mut at = 0;
-    // What may be a name: everything since the last `;`, or the last word.
+    // Start and end of what may be a name: everything since the last `;`, or the last word.
     let (mut pair, mut word) = (None, None);
     std::iter::from_fn(move || {
         while let Some(byte) = line.get(at) {
@@ -134,16 +137,16 @@ fn cookies_in<'a>(line: &'a [u8], name: &'a str) -> impl Iterator<Item = KeyValu
     })
 }
 
-/// Whether a cookie's name may be read as that one: some backends decode it, end it at a NUL or take it without its case, and
-/// PHP makes one letter of several. Looks no further than the name is long.
+/// Whether a backend may read a cookie's name as that one: some decode it, end it at a NUL or ignore its case, and PHP turns
+/// `.`, space and `[` into `_`. Looks no further than the name is long.
 fn is_name(found: &[u8], name: &str) -> bool {
     let letter = |byte: u8| if matches!(byte, b'.' | b' ' | b'[') { b'_' } else { byte.to_ascii_lowercase() };
     percent_decode(found).take_while(|byte| *byte != 0).map(letter).eq(name.bytes().map(letter))
 }
 
-/// What follows a cookie's `=`: its quotes and escapes (RFC 2109 §4.1) taken off, percent-decoded. A quote that is not
-/// one of a pair around the whole value is left in by some backends, and taken off with its neighbour by others; a NUL ends
-/// the value to some.
+/// The value behind a cookie's `=`, without quotes and escapes (RFC 2109 §4.1), percent-decoded. Other quotes than a pair
+/// around the whole value, and a NUL, are [`Several`]: some backends keep such a quote and others remove it, and a NUL ends
+/// the value for some.
 fn cookie_value(behind: &[u8]) -> KeyValue<'_> {
     let behind = behind.trim_ascii_start();
     let value = match behind.strip_prefix(b"\"") {
@@ -167,7 +170,7 @@ fn cookie_value(behind: &[u8]) -> KeyValue<'_> {
     if value.contains(&0) { Err(Several) } else { Ok(value) }
 }
 
-/// What comes before the closing quote, and what behind it: `\"` is a quote, `\101` an A.
+/// The text before the closing quote, without escapes (`\"` is a quote, `\101` an A), and what is behind it.
 fn unquoted(quoted: &[u8]) -> Result<(Cow<'_, [u8]>, &[u8]), Several> {
     let end = quoted.iter().position(|byte| matches!(byte, b'"' | b'\\')).ok_or(Several)?;
     if quoted[end] == b'"' {

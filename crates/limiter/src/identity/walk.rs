@@ -1,4 +1,4 @@
-//! The walk from the TCP peer towards the client, over proxies that the operator trusts.
+//! Finds the client's address: walks from the TCP peer towards the client, over the proxies that the operator trusts.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -11,19 +11,19 @@ use balancer_http::fields::{Fields, tokens};
 pub struct ClientAddress {
     /// The client's address; never v4-mapped.
     pub address: IpAddr,
-    /// The TCP peer's port when the peer itself is the client. A hop's port is dropped, so that an `ip:port` entry
-    /// only ever matches a TCP peer.
+    /// The TCP peer's port, if the peer itself is the client. The port of another hop is dropped, so that an `ip:port` entry
+    /// matches only TCP peers.
     pub port: Option<u16>,
-    /// Whether the peer is in the list, so that its forwarding fields count.
+    /// Whether the peer is a trusted proxy, so that its forwarding fields count.
     pub peer_trusted: bool,
 }
 
-/// Finds the client's address: the peer, unless that is a trusted proxy; then the first address from the right of
-/// `X-Forwarded-For`, or of `Forwarded` (RFC 7239) when there is no `X-Forwarded-For`, that is no trusted proxy. An
-/// element without an address ends the walk at the last good hop, at worst at the peer.
+/// Finds the client's address. It is the peer's, unless the peer is a trusted proxy. Then it is the first address from the
+/// right of `X-Forwarded-For` that is not a trusted proxy's; `Forwarded` (RFC 7239) is read only if there is no
+/// `X-Forwarded-For`. An element without an address ends the walk: the hop before it is the client, at worst the peer.
 ///
-/// A client outside `trusted` can never choose what comes out, provided that every trusted proxy appends to
-/// `X-Forwarded-For` or drops it.
+/// A client outside of `trusted` has no influence on the result, if every trusted proxy appends to `X-Forwarded-For` or
+/// removes it.
 pub fn client_address(peer: SocketAddr, trusted: &[IpNet], fields: &Fields) -> ClientAddress {
     let origin = peer.ip().to_canonical();
     let peer_trusted = is_in(trusted, origin);
@@ -49,7 +49,7 @@ pub fn is_in(networks: &[IpNet], address: IpAddr) -> bool {
 
 struct Walk<'a> {
     trusted: &'a [IpNet],
-    /// The last good hop.
+    /// The last hop with an address.
     last: Option<IpAddr>,
 }
 
@@ -69,8 +69,8 @@ impl Walk<'_> {
     fn forwarded(&mut self, fields: &Fields) {
         let values: Vec<&[u8]> = fields.all("forwarded").collect();
         for value in values.into_iter().rev() {
-            // From the left, since a comma inside a quoted string can't be told from the right. A client that leaves a
-            // string open in front of what a proxy appends spoils the last element, which ends the walk at once.
+            // Split from the left, since from the right a comma inside a quoted string looks like any other. A client that
+            // leaves a string open spoils the element that a proxy appends behind it, which ends the walk at once.
             let elements = split_unquoted(value, b',');
             for element in elements.into_iter().rev().filter(|element| !element.trim_ascii().is_empty()) {
                 if !self.step(forwarded_for(element)) {
@@ -80,7 +80,7 @@ impl Walk<'_> {
         }
     }
 
-    /// One hop further; false when the walk ends here.
+    /// Takes one hop further. False: the walk ends here.
     fn step(&mut self, hop: Option<IpAddr>) -> bool {
         let Some(hop) = hop else { return false };
         self.last = Some(hop);
@@ -88,8 +88,8 @@ impl Walk<'_> {
     }
 }
 
-/// The address of the `for` parameter of one `forwarded-element` (RFC 7239 §4); `None` if there is not exactly one or
-/// the element is malformed.
+/// The address in the `for` parameter of one `forwarded-element` (RFC 7239 §4); `None` if there is not exactly one such
+/// parameter, or the element is malformed.
 fn forwarded_for(element: &[u8]) -> Option<IpAddr> {
     let mut found = None;
     for pair in split_unquoted(element, b';') {
@@ -109,7 +109,7 @@ fn forwarded_for(element: &[u8]) -> Option<IpAddr> {
     node_address(&found?)
 }
 
-/// Splits at a separator outside of quoted strings (RFC 9110 §5.6.4). An open string runs to the end.
+/// Splits at a separator outside of quoted strings (RFC 9110 §5.6.4). A string without an end goes on to the end.
 fn split_unquoted(value: &[u8], separator: u8) -> Vec<&[u8]> {
     let mut parts = Vec::new();
     let (mut start, mut quoted, mut escaped) = (0, false, false);
@@ -129,7 +129,7 @@ fn split_unquoted(value: &[u8], separator: u8) -> Vec<&[u8]> {
     parts
 }
 
-/// A parameter's value: a token as it is, a quoted string without quotes and escapes.
+/// A parameter's value: a token as it is, a quoted string without quotes and escapes; `None` for anything else.
 fn unquoted(value: &[u8]) -> Option<Vec<u8>> {
     let Some(inside) = value.strip_prefix(b"\"") else {
         return is_token(value).then(|| value.to_vec());
@@ -145,14 +145,14 @@ fn unquoted(value: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// RFC 9110 §5.6.2; a colon too, since unquoted `1.2.3.4:80` is what some proxies write.
+/// A token (RFC 9110 §5.6.2), in which colons are allowed too, since some proxies write `1.2.3.4:80` without quotes.
 fn is_token(text: &[u8]) -> bool {
     let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:".contains(byte);
     !text.is_empty() && text.iter().all(allowed)
 }
 
 /// The address of one hop: `1.2.3.4`, `1.2.3.4:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`. The port is
-/// dropped; it may be obfuscated (RFC 7239 §6: `_abc`), an address may not.
+/// ignored; it may be obfuscated (RFC 7239 §6.3: `_abc`), the address may not.
 fn node_address(node: &[u8]) -> Option<IpAddr> {
     let node = std::str::from_utf8(node).ok()?;
     if let Some(bracketed) = node.strip_prefix('[') {

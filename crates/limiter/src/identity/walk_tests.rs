@@ -35,7 +35,7 @@ fn x_forwarded_for_is_walked_from_the_right_over_trusted_proxies() {
         ("2001:db8::5, 2001:db8:1::7", "2001:db8::5"),
         ("::ffff:1.2.3.4", "1.2.3.4"),
         ("1.2.3.4, ::ffff:10.1.1.1", "1.2.3.4"),
-        // Garbage ends the walk at the last good hop.
+        // Garbage ends the walk at the hop before it.
         ("1.2.3.4, unknown, 10.2.2.2", "10.2.2.2"),
         ("1.2.3.4, unknown", ""),
         ("1.2.3.4, _hidden", ""),
@@ -154,7 +154,7 @@ fn as_fields(lines: &[(bool, Vec<u8>)]) -> Fields {
     fields
 }
 
-/// What a proxy does: it appends one element, to the last line of that name or as a line of its own.
+/// Appends one element as a proxy does, to the last line of that name or as a line of its own.
 fn append(fields: &Fields, name: &str, element: &str, own_line: bool) -> Fields {
     let lines: Vec<Vec<u8>> = fields.all(name).map(<[u8]>::to_vec).collect();
     let mut out = Fields::new();

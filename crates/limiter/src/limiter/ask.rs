@@ -1,4 +1,4 @@
-//! What a request asks of the limiter, and what each bucket says.
+//! What a request asks of the limiter, and what each bucket answers.
 
 use crate::answer::EntryKind;
 use crate::bucket::TakeOutcome;
@@ -9,43 +9,43 @@ use crate::request_rules::RequestRule;
 use crate::terms::{BucketSpec, MAX_BUCKETS, Terms};
 use balancer_importance::Importance;
 
-/// Most buckets that an ordinary request needs tokens of: its client's and those of one rule. One whose path has several
-/// readings may meet several rules, and then something is allocated.
+/// Most buckets of an ordinary request: those of its client and of one rule. A request may have more, if the readings of its
+/// path meet several rules; then the limiter has to allocate.
 pub const MAX_ASKED: usize = 2 * MAX_BUCKETS;
 
-/// What is in force for a client, and what decided so. Cheap to clone.
+/// The limit in force for a client, and where it comes from. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     /// Buckets, and the bound on requests at once.
     pub terms: Terms,
-    /// Which kind of entry they come from.
+    /// The kind of entry that they come from.
     pub entry: EntryKind,
-    /// The plan that has them.
+    /// The plan that they come from, if any.
     pub plan: Option<PlanNumber>,
     /// Each instance counts alone.
     pub per_instance: bool,
 }
 
 impl Grant {
-    /// The numbers of clients that no entry names.
+    /// The limit of clients without an entry.
     pub fn of_default(terms: Terms) -> Self {
         Self { terms, entry: EntryKind::Default, plan: None, per_instance: false }
     }
 }
 
-/// What an entry, or the lack of one, comes to.
+/// What is granted to a client by its entry, or by the lack of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Granted {
-    /// No limit.
+    /// The client has no limit; rules still hold for it.
     Unlimited,
-    /// Never refused, whatever there is. It may have to wait for a place all the same.
+    /// The client is never refused, not even by a rule. Its requests may still have to wait for a backend.
     Exempt(GivenImportance),
-    /// So much.
+    /// The client has this limit.
     Limited(Grant),
 }
 
 impl Granted {
-    /// The limit, where there is one.
+    /// The limit, if there is one.
     pub fn grant(&self) -> Option<&Grant> {
         match self {
             Self::Limited(grant) => Some(grant),
@@ -53,12 +53,12 @@ impl Granted {
         }
     }
 
-    /// Whether it is never refused by a limit.
+    /// Whether the client is never refused.
     pub fn is_exempt(&self) -> bool {
         matches!(self, Self::Exempt(_))
     }
 
-    /// How important the client's requests are where they wait for a place.
+    /// How important the client's requests are while they wait for a backend.
     pub fn importance(&self) -> Importance {
         match self {
             Self::Limited(grant) => grant.terms.importance.in_force(),
@@ -71,27 +71,28 @@ impl Granted {
 /// Where a client counts when the table is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Room {
-    /// In a row of its own all the same: an entry names it, and entries bound the number of such rows.
+    /// In a row of its own all the same, since an entry names it. The number of entries bounds the number of such rows.
     Own,
-    /// With others.
+    /// In one of these crowds.
     Shared(Crowds),
 }
 
 /// What one request needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
-    /// The client's own limit.
+    /// The client's limit, if it has one.
     pub grant: Option<&'a Grant>,
-    /// Rules whose buckets each give one token.
+    /// Rules; the request needs one token of each of their buckets.
     pub rules: &'a [&'a RequestRule],
-    /// Tokens of each bucket of the limit.
+    /// How many tokens it needs of each bucket of the limit.
     pub cost: u32,
-    /// Where it counts when the table is full.
+    /// Where the client counts when the table is full.
     pub room: Room,
 }
 
 impl<'a> Ask<'a> {
-    /// One token of each bucket of a limit. At a full table, clients without an entry count with those of the default.
+    /// Asks for one token of each bucket of a limit. When the table is full, a client without an entry counts with a crowd of
+    /// the default.
     pub fn of(grant: &'a Grant) -> Self {
         let room = match grant.entry {
             EntryKind::Default => Room::Shared(Crowds::OF_DEFAULT),
@@ -100,7 +101,7 @@ impl<'a> Ask<'a> {
         Self { grant: Some(grant), rules: &[], cost: 1, room }
     }
 
-    /// Every bucket, its cost, and whether a rule has it: those of the limit first.
+    /// All buckets, those of the limit first, each with its cost and whether it is a rule's.
     pub fn buckets(self) -> impl Iterator<Item = (&'a BucketSpec, u32, bool)> {
         let own = self.grant.map_or(&[][..], |grant| &grant.terms.buckets);
         let own = own.iter().take(MAX_BUCKETS).map(move |spec| (spec, self.cost, false));
@@ -108,7 +109,7 @@ impl<'a> Ask<'a> {
         own.chain(of_rules.map(|spec| (spec, 1, true)))
     }
 
-    /// Whether the others hear of what is taken of such a bucket.
+    /// Whether what is taken from such a bucket is reported to other instances.
     pub(super) fn is_shared(self, of_rule: bool) -> bool {
         of_rule || self.grant.is_some_and(|grant| !grant.per_instance)
     }
@@ -118,11 +119,11 @@ impl<'a> Ask<'a> {
     }
 }
 
-/// What one bucket says.
+/// The answer of one bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// Whether it had the tokens, what is left, how long to wait. With a reset the wait is the time to that, always.
+    /// Whether it had the tokens, what is left, how long to wait. With a reset the wait is always the time until that.
     pub outcome: TakeOutcome,
-    /// It is filled at a turn of the calendar.
+    /// The bucket is filled when a period of the calendar begins.
     pub resets: bool,
 }

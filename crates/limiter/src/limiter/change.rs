@@ -1,4 +1,4 @@
-//! Changes of the numbers in force.
+//! Puts other numbers in force when entries, plans, ranges or the default change.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -21,9 +21,9 @@ use balancer_time::Moment;
 pub enum EntryChange {
     /// Nothing.
     Keep,
-    /// Other numbers are in force.
+    /// Puts these numbers in force.
     To(Grant),
-    /// The client is unlimited now, which counts as full.
+    /// Forgets the buckets of limits: the client has no limit any more, which counts as full.
     Unlimited,
 }
 
@@ -36,12 +36,12 @@ impl EntryChange {
     }
 }
 
-/// What decides about clients that no entry names, and what the names in entries mean.
+/// Everything that decides about clients beside their own entries: ranges, plans, the default.
 #[derive(Clone, Copy, Debug)]
 pub struct Shared<'a> {
-    /// Every range that has a limit.
+    /// All ranges that have a limit.
     pub ranges: &'a Ranges,
-    /// Every plan.
+    /// All plans.
     pub plans: &'a PlanMap,
     /// `rate_limit.default`.
     pub default: Option<&'a Terms>,
@@ -50,9 +50,9 @@ pub struct Shared<'a> {
 }
 
 impl Shared<'_> {
-    /// What an entry comes to. Its own bound on requests at once, weight and priority win over its plan's. A plan that is not known (it was
-    /// just made and not heard of yet, or its row can't be read) leaves its clients what those without an entry have; so
-    /// does an entry whose own row can't be read.
+    /// What an entry grants. Its own bound on requests at once, weight and priority win over its plan's. If its plan is not
+    /// known (it was just made and this process has not heard of it, or its row can't be read), its client gets what clients
+    /// without an entry get; so does the client of an entry that can't be read.
     pub fn resolve(&self, limit: &ClientLimit, entry: EntryKind) -> Granted {
         if limit.is_unreadable() {
             return self.of_default();
@@ -79,7 +79,7 @@ impl Shared<'_> {
         Granted::Limited(Grant { terms, entry, plan, per_instance })
     }
 
-    /// Who an address counts as without an entry of its own, what it gets, and the range that decided.
+    /// For an address without an entry of its own: the key by which it is counted, what it gets, and the range that decided.
     pub fn of_address(&self, address: IpAddr) -> (ClientKey, Granted, Option<&Range>) {
         match self.ranges.longest(address) {
             Some(range) => {
@@ -90,7 +90,7 @@ impl Shared<'_> {
         }
     }
 
-    /// Where an address without an entry of its own counts when the table is full; `range`: what decides about it.
+    /// Where an address without an entry of its own counts when the table is full. `range`: the one that decides about it.
     pub fn room(&self, range: Option<&Range>) -> Room {
         match range {
             None => Room::Shared(Crowds::OF_DEFAULT),
@@ -99,7 +99,8 @@ impl Shared<'_> {
         }
     }
 
-    /// What a whole client group gets; `None`: it counts with a range that is shared, and is asked no more itself.
+    /// What the clients of a network get that are counted as one. `None`: they count with a shared range, and their own buckets
+    /// are not used any more.
     fn of_group(&self, group: IpNet) -> Option<Granted> {
         match self.ranges.holding(group) {
             Some(range) if range.limit.shared => None,
@@ -108,7 +109,7 @@ impl Shared<'_> {
         }
     }
 
-    /// What a client gets that nothing names.
+    /// What a client gets for which neither an entry nor a range decides.
     pub fn of_default(&self) -> Granted {
         match self.default {
             Some(terms) => Granted::Limited(Grant::of_default(terms.clone())),
@@ -118,8 +119,8 @@ impl Shared<'_> {
 }
 
 impl Limiter {
-    /// Puts other numbers in force for one client. Needed although [`Limiter::acquire`] does the same: tokens flow in at
-    /// the old rate until a change is told. Takes one shard's lock.
+    /// Puts other numbers in force for one client. [`Limiter::acquire`] does that too, but only with the next request, and
+    /// until then tokens would flow in at the old rate. Takes one shard's lock.
     pub fn retune(&self, client: ClientKey, granted: &Granted, when: Moment) {
         let Some(grant) = granted.grant() else { return self.forget(client) };
         let hash = self.hash(client);
@@ -129,8 +130,8 @@ impl Limiter {
         }
     }
 
-    /// Asks `change` about every client of which it is known what decides about it. Takes one shard's lock after another, for a bounded number
-    /// of rows, and calls `change` under it. A row may be asked about twice.
+    /// Calls `change` with every client for which it is known what kind of entry decides. Takes one shard's lock after another,
+    /// for a bounded number of rows each time, and calls `change` under it; a client may come twice.
     pub fn retune_where(&self, when: Moment, mut change: impl FnMut(ClientKey, EntryKind) -> EntryChange) {
         for shard in &self.shards {
             let mut of = |row: &TableRow| match row.decider {
@@ -151,8 +152,8 @@ impl Limiter {
         }
     }
 
-    /// The ranges or the default have changed: puts the new numbers in force for every client that no entry names, and
-    /// for their crowds. Takes every lock, one after another.
+    /// The ranges or the default have changed: puts the new numbers in force for all clients without an entry of their own, and
+    /// for their crowds. Takes every shard's lock, one after another.
     pub fn shared_changed(&self, shared: Shared<'_>, when: Moment) {
         let with_crowds = shared.ranges.iter().filter(|_| self.crowds() > 0);
         let crowds: HashMap<Crowds, &Range> = with_crowds.map(|range| (range.crowds(), range)).collect();
@@ -172,8 +173,7 @@ impl Limiter {
         });
     }
 
-    /// A plan has changed: puts its new numbers in force for all its clients, each from this moment on. Takes one shard's
-    /// lock after another.
+    /// A plan has changed: puts its new numbers in force for all its clients. Takes one shard's lock after another.
     pub fn plan_changed(&self, change: &PlanChange, when: Moment) {
         for shard in &self.shards {
             self.walk(shard, |row| {
@@ -184,7 +184,7 @@ impl Limiter {
                                 row.stamp = self.epoch.load(Ordering::Relaxed);
                             }
                         }
-                        // The number will be another plan's.
+                        // Another plan may get the number.
                         None => row.plan = None,
                     }
                 }
@@ -193,13 +193,14 @@ impl Limiter {
         }
     }
 
-    /// One entry was created, updated (`limit`) or deleted (`None`). `shared` is what holds after the change.
+    /// One entry was created or updated (`limit`), or deleted (`None`). `shared` is the state after the change.
     ///
-    /// An entry that gives a client buckets of its own (an `ip:port`; an IPv6 address out of its prefix; an address out of
-    /// a shared range) starts from those that the client had until now, moved like at any other change of its numbers.
-    /// After such an entry is deleted the client counts with the others again.
+    /// An entry may give a client buckets of its own that it did not have before: that of an `ip:port`, of an IPv6 address
+    /// inside a prefix, or of an address inside a shared range. They start with the levels of the buckets with which the client
+    /// counted until then, changed as with any other change of numbers. After the entry is deleted, the client counts with the
+    /// others again.
     ///
-    /// Takes one lock at a time; for a range all of them.
+    /// Takes one lock at a time; for a range all shards' locks.
     pub fn entry_changed(
         &self,
         id: &ClientId,
@@ -230,8 +231,8 @@ impl Limiter {
         }
     }
 
-    /// Gives a client buckets of its own that start from the first of `before` that there is. If it has some, those are
-    /// retuned instead.
+    /// Gives a client buckets of its own, with the levels of the first client in `before` that has a row. If it has buckets of
+    /// its own already, only puts the numbers in force.
     fn adopt(&self, own: ClientKey, before: &[ClientKey], granted: &Granted, when: Moment) {
         let Some(grant) = granted.grant() else { return self.forget(own) };
         let start =
@@ -244,13 +245,13 @@ impl Limiter {
                 self.count(own);
                 rows.table.insert(TableRow::new(own, hash, start))
             }
-            // Full before, full now, and made when it is first asked.
+            // Its buckets were full and stay full; they are made with the next request.
             (None, None) => return,
         };
         self.put_in_force(rows.table.row_mut(row), grant, when);
     }
 
-    /// Puts a limit in force for the row of a client. The shard's lock is held.
+    /// Puts a limit in force for a client's row. The shard's lock must be held.
     fn put_in_force(&self, row: &mut TableRow, grant: &Grant, when: Moment) {
         let before = (row.decider, row.plan);
         row.decide_by(grant);

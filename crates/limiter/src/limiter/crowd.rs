@@ -1,4 +1,4 @@
-//! Crowds: who shares a row at a full table, and what a client takes along that leaves one.
+//! Crowds: which clients share a row when the table is full, and the levels with which a client leaves its crowd.
 
 use std::hash::Hasher;
 
@@ -14,26 +14,26 @@ use crate::identity::ClientKey;
 use balancer_time::Moment;
 
 impl Limiter {
-    /// Chooses clients' crowds by this key, in this process and after a restart alike: else a restart would give those a
-    /// full bucket whose own is empty. Without effect after the first request.
+    /// Sets the key by which clients' crowds are chosen. With the same key they are the same after a restart; otherwise a
+    /// restart could give a full bucket to a client whose crowd's is empty. Has no effect once a crowd was chosen.
     pub fn spread_by(&self, key: u64) {
         let _ = self.spread.set(SipHasher13::new_with_keys(key, key.rotate_left(32)));
     }
 
-    /// What [`Limiter::acquire`] would say, without taking anything. Takes one shard's lock at a time.
+    /// What [`Limiter::acquire`] would decide; takes no tokens. Takes one shard's lock at a time.
     pub fn preview(&self, client: ClientKey, ask: Ask<'_>, when: Moment) -> Decision {
         let (mut slots, in_flight, overflow) = self.look(client, ask, when);
         decide(&mut slots, in_flight, ask, when, None).told_by(overflow)
     }
 
-    /// The same, and what each bucket of the request has left before.
+    /// Like [`Limiter::preview`], and with it the whole tokens that each bucket of the request holds.
     pub fn foresee(&self, client: ClientKey, ask: Ask<'_>, when: Moment) -> (Decision, Vec<u32>) {
         let (mut slots, in_flight, overflow) = self.look(client, ask, when);
         let levels = slots.clone().levels(ask.buckets().map(|(spec, ..)| spec), when);
         (decide(&mut slots, in_flight, ask, when, None).told_by(overflow), levels)
     }
 
-    /// The buckets that would decide, the requests under way beside them, and whether they are a crowd's.
+    /// A copy of the buckets that would decide, the number of requests under way, and whether they are a crowd's.
     fn look(&self, client: ClientKey, ask: Ask<'_>, when: Moment) -> (Slots, u32, bool) {
         let link = self.link.at(when.now);
         let own = self
@@ -55,7 +55,7 @@ impl Limiter {
         self.read(crowd, |row, _| Some((row.slots.clone(), row.in_flight, true))).unwrap_or((start, 0, true))
     }
 
-    /// The same for a crowd, which has a row as a client has.
+    /// Like [`Limiter::with_slots`], for a crowd, which has a row as a client has.
     pub(super) fn in_crowd<R>(
         &self,
         crowd: ClientKey,
@@ -73,12 +73,12 @@ impl Limiter {
                 rows.table.insert(TableRow::new(crowd, hash, Slots::default()))
             }
         };
-        // Crowds are chosen by each process for itself, so what one takes means nothing to another.
+        // No hot buckets: each process chooses crowds by itself, so what a crowd spends means nothing to other instances.
         (self.act_on(rows.table.row_mut(row), None, ask, act), CountedRow { client: crowd, hash })
     }
 
-    /// What a crowd has left, for a client that leaves it, and whether it has to stay: requests under way can't be told
-    /// apart, so it stays while there are any and a limit bounds them. Takes one shard's lock.
+    /// The levels of a crowd, with which a client leaves it, and whether the client has to stay: the members' requests under
+    /// way are counted together, so it stays while there are some and its limit bounds them. Takes one shard's lock.
     pub(super) fn left_of(&self, crowd: ClientKey, ask: Ask<'_>) -> (Slots, bool) {
         if self.crowds() == 0 {
             return Default::default();
@@ -87,7 +87,7 @@ impl Limiter {
         self.read(crowd, |row, _| (row.slots.starting_over(), bounded && row.in_flight > 0))
     }
 
-    /// What chooses a client's crowd.
+    /// The hash by which a client's crowd is chosen.
     pub(super) fn spread(&self, client: ClientKey) -> u64 {
         let random = || SipHasher13::new_with_keys(fastrand::u64(..), fastrand::u64(..));
         let mut hasher = *self.spread.get_or_init(random);

@@ -1,4 +1,4 @@
-//! What a request is told, and how that is found: made and read without an allocation.
+//! The limiter's decision about a request. For an ordinary request it is made without an allocation.
 
 use smallvec::{SmallVec, smallvec};
 
@@ -11,16 +11,16 @@ use balancer_time::Moment;
 const UNASKED: Verdict =
     Verdict { outcome: TakeOutcome { allowed: true, left: 0, wait_ns: None }, resets: false };
 
-/// What became of a request.
+/// The decision about a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// Whether the request may go on.
     pub allowed: bool,
-    /// Too many requests of the client are under way; no bucket was asked.
+    /// Too many requests of the client are under way. No bucket was asked.
     pub crowded: bool,
-    /// The request was allowed, and a bucket that only watches would have refused it.
+    /// The request was allowed, but a bucket that only watches would have refused it.
     pub shadow_denied: bool,
-    /// A shared overflow bucket decided.
+    /// The buckets of a crowd decided.
     pub overflow: bool,
     verdicts: SmallVec<[Verdict; MAX_ASKED]>,
 }
@@ -36,24 +36,24 @@ impl Decision {
         }
     }
 
-    /// By a crowd's buckets, or not.
+    /// The same decision, made by a crowd's buckets or not.
     pub(super) fn told_by(self, overflow: bool) -> Self {
         Self { overflow, ..self }
     }
 
-    /// What each bucket of the [`Ask`] said, in its order, and more that say nothing; all of them say nothing when
-    /// the request was refused by the bound on requests at once.
+    /// What each bucket of the [`Ask`] answered, in the order of [`Ask::buckets`]. There may be more elements behind these,
+    /// which mean nothing. If the bound on requests at once refused, none of them means anything.
     pub fn verdicts(&self) -> &[Verdict] {
         &self.verdicts
     }
 
-    /// What the first bucket said.
+    /// What the first bucket answered.
     pub fn first(&self) -> TakeOutcome {
         self.verdicts[0].outcome
     }
 }
 
-/// By the bound on requests at once first, then by the buckets.
+/// Decides by the bound on requests at once, and then by the buckets.
 pub(super) fn decide(
     slots: &mut Slots,
     in_flight: u32,
@@ -67,15 +67,15 @@ pub(super) fn decide(
             None => slots.acquire(ask, when, &mut decision.verdicts),
             Some(sharing) => slots.acquire_shared(ask, when, &mut decision.verdicts, sharing),
         };
-        // An allowed request was refused by no bucket that is enforced.
+        // If the request is allowed, only buckets that watch can have refused.
         decision.shadow_denied =
             decision.allowed && decision.verdicts.iter().any(|verdict| !verdict.outcome.allowed);
     }
     decision
 }
 
-/// What a client without a row hears whom even full buckets refuse: there is nothing to remember of it, so it needs no row.
-/// `None`: full buckets would let it pass. Allocates nothing.
+/// The decision about a request that even full buckets refuse: its client needs no row, since there is nothing to remember.
+/// `None`: full buckets would allow it. Allocates nothing for an ordinary request.
 pub(super) fn refused_by_full(ask: Ask<'_>, when: Moment) -> Option<Decision> {
     let crowded = ask.max_in_flight() == Some(0);
     let refuses =

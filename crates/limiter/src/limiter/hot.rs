@@ -1,6 +1,7 @@
-//! One hot bucket: what this instance spent of it and has told the others, and what they told.
+//! One hot bucket: what this instance spent of it and has reported to the others, and what they reported.
 //!
-//! Rates and weights are guesses about others and so floating-point numbers; what is spent is counted in whole tokens.
+//! Rates and parts are estimates, and so floating-point numbers; what was spent is counted in whole tokens. A token is
+//! *published* when it counts for all instances, *told* when it was in a report, and *untold* in between.
 
 use super::link::PeerLinkState;
 use super::others::{Heard, HearingSince, Others};
@@ -13,22 +14,24 @@ use crate::reset::Reset;
 use crate::terms::BucketId;
 use balancer_time::Nanos;
 
-/// A bucket stays hot for so long after it was spent fast, or anybody reported it.
+/// A bucket stays hot for so long after it was spent fast here, or another instance reported it.
 const HOT_FOR: Nanos = 10_000_000_000;
 
-/// Rates are smoothed over so many seconds.
+/// Seconds over which rates are smoothed.
 const RATE_TAU_S: f64 = 0.5;
 
-/// What follows from the reports of a bucket that were made here.
+/// The reports of a bucket that this instance made.
 #[derive(Clone, Copy, Debug, Default)]
 struct Telling {
+    /// When the last one was made.
     at: Nanos,
-    /// Tokens a second that were spent here.
+    /// Tokens a second that are spent here.
     rate: f64,
+    /// Tokens that were reported lately.
     lately: Lately,
 }
 
-/// What a report says of its bucket beside what was spent.
+/// What a report says about its bucket, except for what was spent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ToldBucket {
     pub limit: Limit,
@@ -37,38 +40,40 @@ pub(super) struct ToldBucket {
     pub reset: Option<(Reset, u32)>,
 }
 
-/// One bucket whose spending is shared.
+/// One hot bucket.
 #[derive(Debug)]
 pub(super) struct HotBucket {
     pub client: ClientKey,
     pub id: BucketId,
     episode: u32,
-    /// Urgent: to be told with the next flush.
+    /// It is urgent: to be reported with the next flush.
     pub loud: bool,
-    /// Tokens of this episode that count for everybody.
+    /// Tokens of this episode that count for all instances.
     published: u64,
-    /// How many of them were told.
+    /// How many of these were reported.
     told: u64,
     telling: Telling,
-    /// As it was before the last report.
+    /// `telling` before the last report, in case that can't be sent.
     before: Telling,
     hot_until: Nanos,
     others: Others,
     shares: Shares,
     /// Tokens that others spent, as far as they were charged here.
     pub elsewhere: u64,
-    /// What others are taken to have spent since they told, in millionths, as of the last [`HotBucket::foresee`].
+    /// How much others are assumed to have spent since their last reports, in millionths, by the last [`HotBucket::foresee`].
     pub ahead_micro: i64,
-    /// What found no room lately, in millionths: others may have spent as much before.
+    /// What flowed in lately while the bucket was full, in millionths. If others spent as much at that time, it would have
+    /// found room, so it pays for their reports.
     spare: u64,
     spare_at: Nanos,
-    /// What has flowed in, of a token, since a whole one of what can't be told was forgotten, in millionths.
+    /// What is left over of [`HotBucket::leak`], in millionths: less than a token.
     leaked: u64,
-    /// Tokens that others told of a period that has not begun here, and which.
+    /// Tokens that others reported for a period that has not begun here: the number of that period, and how many.
     early: Option<(u32, u64)>,
-    /// What was taken off in this silence beyond what was given out, because others are taken to give out as much, in millionths.
+    /// How much more than it gave out was taken off the level in this silence, in millionths, since others were assumed to give
+    /// out their parts.
     presumed: i64,
-    /// What was taken off in this silence for what others had spent and not told, in millionths, and when.
+    /// How much was taken off when this silence began for what others had spent and not reported, in millionths, and when.
     guessed: (i64, Nanos),
 }
 
@@ -85,7 +90,7 @@ impl HotBucket {
             before: Telling::default(),
             hot_until: 0,
             others: Others::default(),
-            // Those of no limit: what is asked first puts the right ones in their place.
+            // Those of an empty limit, which the first call with a limit replaces.
             shares: Shares::of(Limit { capacity: 0, rate: Rate::per_second(0) }, 0),
             elsewhere: 0,
             ahead_micro: 0,
@@ -103,7 +108,7 @@ impl HotBucket {
         now < self.hot_until
     }
 
-    /// It is hot from now on, or for longer. `hidden` tokens count for everybody that were spent while it was not.
+    /// Makes it hot, or keeps it hot for longer. `hidden`: tokens that were spent while it was quiet, which are published.
     pub fn heat(&mut self, hidden: u64, now: Nanos) {
         if !self.is_hot(now) {
             self.published += hidden;
@@ -112,8 +117,8 @@ impl HotBucket {
         self.hot_until = now.saturating_add(HOT_FOR);
     }
 
-    /// Tokens were spent here, of a bucket whose numbers a look ahead has put in force. True: so many are untold that it has become
-    /// urgent.
+    /// Tokens were spent here. [`HotBucket::foresee`] must have been called before, with the limit. True: so many are untold that
+    /// the bucket has become urgent.
     #[inline]
     pub fn spend(&mut self, cost: u32, now: Nanos) -> bool {
         self.published += u64::from(cost);
@@ -133,39 +138,39 @@ impl HotBucket {
         self.loud
     }
 
-    /// Tokens that count for everybody and that nobody was told of.
+    /// Tokens that were published and not yet reported.
     pub fn untold(&self) -> u64 {
         self.published - self.told
     }
 
-    /// Whether there is something to tell with the regular flush. One that has cooled says once that it does not go on.
+    /// Whether there is something to report with the next regular flush: untold tokens, or that it is not spent any more.
     pub fn is_changed(&self) -> bool {
         self.untold() > 0 || self.telling.rate > 0.0
     }
 
-    /// When it was told last.
+    /// When it was reported last.
     pub fn told_at(&self) -> Nanos {
         self.telling.at
     }
 
-    /// Whether it can be forgotten. `link`: `None` where nothing is shared any more.
+    /// Whether it can be forgotten. `link`: `None` if nothing is shared.
     pub fn is_over(&self, link: Option<PeerLinkState>, now: Nanos) -> bool {
         let is_shared = link.is_some_and(|link| link.members > 1);
         let is_cut_off = link.is_some_and(|link| link.cut_off);
-        // That it does not go on is said for a while. What was spent is kept until it is told, or has flowed in.
+        // It is kept for a while to report that it is not spent any more, and as long as it has untold tokens.
         let is_old = !self.is_hot(now.saturating_sub(HOT_FOR));
         let is_told = !self.is_changed() || is_old && (self.untold() == 0 || !is_shared);
         let is_awaited = self.early.is_some() || is_cut_off && self.presumed > 0;
         !self.is_hot(now) && is_told && !is_awaited
     }
 
-    /// What the instances would lose sight of without it, in tokens: what is untold, and what is spent until the next report here
-    /// and elsewhere.
+    /// How many tokens instances would not know of if it were forgotten: untold ones, and those that are spent here and elsewhere
+    /// until the next report.
     pub fn weight(&self) -> f64 {
         self.untold() as f64 + (self.telling.rate + self.others.rate()) * seconds(TICK)
     }
 
-    /// The report that is to be sent now. It counts as told.
+    /// Makes the report that is to be sent now. Its tokens count as told.
     pub fn report(&mut self, now: Nanos, of: ToldBucket) -> SpentReport {
         let ToldBucket { limit, of_rule, has_own_row, reset } = of;
         let goes_on = self.is_hot(now);
@@ -196,7 +201,7 @@ impl HotBucket {
         }
     }
 
-    /// That report could not be sent.
+    /// That report could not be sent: undoes [`HotBucket::report`], if it was the last one.
     pub fn take_back(&mut self, report: &SpentReport) {
         if report.episode == self.episode && report.spent == self.told {
             self.told = report.spent.saturating_sub(report.fresh);
@@ -205,17 +210,18 @@ impl HotBucket {
         }
     }
 
-    /// What another instance told.
+    /// Takes in the report of another instance.
     pub fn hear(&mut self, peer: u32, report: &SpentReport, since: HearingSince, now: Nanos) -> Heard {
         self.others.hear(peer, report, since, now)
     }
 
-    /// Forgets what instances told that are gone.
+    /// Forgets the reports of instances that are not known any more; see [`Others::keep`].
     pub fn keep_peers(&mut self, known: &[(u32, bool)]) {
         self.others.keep(known);
     }
 
-    /// So much flowed in while nobody could be told: as much of what is untold is missing to nobody any more.
+    /// So many millionths flowed in while reports could not reach anybody: as many untold tokens need not be reported any more,
+    /// since they would have flowed in at the others too.
     pub fn leak(&mut self, micro: u64) {
         let (untold, leaked) = (self.untold(), self.leaked.saturating_add(micro));
         let tokens = (leaked / bucket::MICRO as u64).min(untold);
@@ -223,7 +229,7 @@ impl HotBucket {
         self.leaked = if tokens == untold { 0 } else { leaked % bucket::MICRO as u64 };
     }
 
-    /// Others told so many tokens of that period, which has not begun here. Of two of them the later one counts.
+    /// Another instance reported tokens of a period that has not begun here. Of two such periods only the later one is kept.
     pub fn keep_early(&mut self, turn: u32, tokens: u64) {
         match &mut self.early {
             Some((known, sum)) if *known == turn => *sum = sum.saturating_add(tokens),
@@ -232,26 +238,27 @@ impl HotBucket {
         }
     }
 
-    /// What others told of that period before it began here, in millionths.
+    /// What others reported of that period before it began here, in millionths.
     pub fn early(&self, turn: u32) -> i64 {
         let tokens = self.early.filter(|(known, _)| *known == turn).map_or(0, |(_, tokens)| tokens);
         tokens.min(2 * u64::from(Limit::MAX_CAPACITY)) as i64 * bucket::MICRO
     }
 
-    /// So much was taken off beyond what was given out, in millionths.
+    /// Notes that so many millionths more were taken off than were given out; see the field `presumed`.
     pub fn presume(&mut self, micro: i64) {
         self.presumed = self.presumed.saturating_add(micro);
     }
 
-    /// What of so many tokens that others spent in a silence was not taken off then.
+    /// Of tokens that others spent in a silence: how many were not already taken off then.
     pub fn less_presumed(&mut self, tokens: u64) -> u64 {
         let known = tokens.min((self.presumed / bucket::MICRO).max(0) as u64);
         self.presumed -= known as i64 * bucket::MICRO;
         tokens - known
     }
 
-    /// What others are taken to have spent since they told, in millionths, beyond what found no room meanwhile (`over` of it just
-    /// now); see [`Others::ahead`]. They leave this instance its part of the rate. Kept in [`HotBucket::ahead_micro`].
+    /// How much others are assumed to have spent since their last reports, in millionths, less what found no room meanwhile
+    /// (`over`: how much found no room just now). See [`Others::ahead`]: it leaves this instance its part of the rate. Also kept
+    /// in [`HotBucket::ahead_micro`].
     #[inline]
     pub fn foresee(&mut self, limit: Limit, link: PeerLinkState, over: u64, now: Nanos) -> i64 {
         self.put_in_force(limit, link.members);
@@ -261,8 +268,8 @@ impl HotBucket {
         self.ahead_micro
     }
 
-    /// What is to be charged of tokens that others told, in millionths: what found no room lately (`over` of it just now) would have
-    /// found it if they had been missing at once.
+    /// How much is to be charged for tokens that others reported, in millionths: less what found no room lately (`over`: just
+    /// now), since it would have found room if those tokens had been taken at once.
     pub fn pay_with_spare(&mut self, tokens: u64, limit: Limit, members: u32, over: u64, now: Nanos) -> i64 {
         self.put_in_force(limit, members);
         self.spare(over, now);
@@ -283,26 +290,27 @@ impl HotBucket {
         }
     }
 
-    /// The same, for a look.
+    /// What [`HotBucket::foresee`] would return, without a change.
     pub fn ahead(&self, limit: Limit, link: PeerLinkState, now: Nanos) -> i64 {
         let ahead = self.others.ahead(Shares::of(limit, link.members).others, link.returned_at, now);
         let counts = now.saturating_sub(self.spare_at) <= SPARE_FOR;
         whole(ahead - if counts { self.spare as i64 } else { 0 })
     }
 
-    /// What others are taken to have spent and not told when a silence begins, in millionths: as they did, `ahead`, or as this
-    /// instance, which holds `part` of what all spend. `over` of it found no room.
+    /// How much others are assumed to have spent and not reported when a silence begins, in millionths: as their last reports say
+    /// (`ahead`), or in proportion to what this instance has not reported, if it spends `part` of all; the larger of the two.
+    /// `over`: how much found no room.
     pub fn untold_by_others(&self, ahead: i64, part: f64, over: u64) -> i64 {
         let as_here = self.untold() as f64 * (1.0 - part) / part * MICRO;
         ahead.max((as_here as i64).saturating_sub_unsigned(over))
     }
 
-    /// So much was taken off for that.
+    /// Notes that so many millionths were taken off at `now` for [`HotBucket::untold_by_others`].
     pub fn note_guess(&mut self, micro: i64, now: Nanos) {
         (self.guessed, self.presumed) = ((micro, now), 0);
     }
 
-    /// The silence is over: what was taken off and when, once.
+    /// Returns what [`HotBucket::note_guess`] noted, and forgets it.
     pub fn take_guess(&mut self) -> (i64, Nanos) {
         std::mem::take(&mut self.guessed)
     }
@@ -313,8 +321,8 @@ impl HotBucket {
         }
     }
 
-    /// This instance's part of a bucket while it is cut off: what it told lately of all that was told, and never less than
-    /// half of an even part.
+    /// This instance's part of a bucket while it is cut off: the share of its reports in all reports of late, and at least half
+    /// of an even part.
     pub fn part(&self, limit: Limit, members: u32, now: Nanos) -> f64 {
         let tau_s = tau_s(limit);
         let own = self.telling.lately.at(now, tau_s);
@@ -323,21 +331,21 @@ impl HotBucket {
         if own + others > 0.0 { (own / (own + others)).max(even / 2.0) } else { even }
     }
 
-    /// A silence is over. So many tokens of what nobody was told are still missing, and begin another episode: whoever takes its
-    /// first report for where counting begins loses nothing of it.
+    /// A silence is over: begins another episode. `missing`: untold tokens that have not flowed in since. The episode begins
+    /// with them, so that an instance that has just begun to hear charges all of them.
     pub fn begin_again(&mut self, episode: u32, missing: u64, now: Nanos) {
-        // Not urgent, whatever it was: nobody was asked to tell it, and the next token that is spent asks.
+        // Not urgent, even if it was: the request to report it is gone, and the next token that is spent asks again.
         (self.episode, self.published, self.told, self.loud) = (episode, missing, 0, false);
         (self.telling.at, self.telling.rate) = (now.saturating_sub(TICK), 0.0);
         if self.presumed > 0 {
-            // What others spent meanwhile is still to come.
+            // Others will report what they spent in the silence.
             self.heat(0, now);
         }
     }
 
-    /// The bucket was filled by the calendar, for that period: what was spent before counts for nobody any more, told or not. Another
-    /// episode begins, so that nobody takes what is counted from now on for more of the same. What others told of the period already,
-    /// in millionths.
+    /// The bucket was filled because that period has begun: what was spent before does not count any more, reported or not.
+    /// Begins another episode, so that no instance adds the new count to the old one. Returns what others have already reported
+    /// of the period, in millionths.
     pub fn begin_period(&mut self, episode: u32, turn: u32) -> i64 {
         (self.episode, self.published, self.told, self.loud) = (episode, 0, 0, false);
         (self.telling.rate, self.ahead_micro, self.guessed, self.presumed) = (0.0, 0, (0, 0), 0);
@@ -349,10 +357,10 @@ impl HotBucket {
     }
 }
 
-/// Whole tokens of so many millionths, in millionths: nobody spends less than one, which a bucket of one would be refused for.
+/// Rounds down to whole tokens, in millionths: nobody spends less than one, and a fraction would empty a bucket of one token.
 #[inline]
 fn whole(micro: i64) -> i64 {
-    // Most often nothing, and then no division.
+    // Most often there is less than one, which needs no division.
     if micro < bucket::MICRO { 0 } else { micro / bucket::MICRO * bucket::MICRO }
 }
 

@@ -1,4 +1,4 @@
-//! The hot buckets of one shard. Whoever has the shard's lock has them.
+//! The hot buckets of one shard, under the shard's lock.
 
 use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -8,11 +8,11 @@ use crate::identity::ClientKey;
 use crate::terms::BucketId;
 use balancer_time::Nanos;
 
-/// Most hot buckets of a process, some 300 bytes each with two other instances. Four times as many as can be told twice a
-/// second.
+/// Most hot buckets of a process, about 300 bytes each with two other instances. About three times as many as can be reported
+/// in a second (20 flushes of [`crate::budget::MAX_REPORTS`]).
 pub(super) const MAX_HOT: usize = 16_384;
 
-/// What all shards have in common.
+/// Counts over all shards.
 #[derive(Debug, Default)]
 pub(super) struct HotCounts {
     hot: AtomicUsize,
@@ -26,22 +26,22 @@ impl HotCounts {
         self.hot.load(Ordering::Relaxed)
     }
 
-    /// How many clients have one.
+    /// How many clients have hot buckets.
     pub fn clients(&self) -> usize {
         self.clients.load(Ordering::Relaxed)
     }
 
-    /// A number for counts that begin now; later ones have later numbers.
+    /// The number of an episode that begins now; later episodes have later numbers.
     pub fn next_episode(&self) -> u32 {
         self.episodes.fetch_add(1, Ordering::Relaxed)
     }
 }
 
-/// Where a hot bucket is in its shard's table: one more than its index.
+/// The place of a hot bucket in its shard's table: its index plus one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct HotPlace(NonZeroU16);
 
-/// See the module.
+/// The hot buckets of one shard.
 #[derive(Default)]
 pub(super) struct HotTable {
     buckets: Vec<Option<HotBucket>>,
@@ -57,7 +57,7 @@ impl HotTable {
         self.buckets.get_mut(usize::from(place.0.get()) - 1)?.as_mut()
     }
 
-    /// Adds one; `None`: there are [`MAX_HOT`] in all.
+    /// Adds a bucket. `None`: there are [`MAX_HOT`] in all shards.
     pub fn add(
         &mut self,
         client: ClientKey,
@@ -91,17 +91,17 @@ impl HotTable {
             }
         }
         if self.free.len() == self.buckets.len() {
-            // The memory of a flood is given back.
+            // Gives the memory of a flood back.
             *self = Self::default();
         }
     }
 
-    /// Whether it has a bucket of that client, all of whose buckets are in one shard.
+    /// Whether there is a bucket of that client. All its buckets are in this shard.
     fn holds(&self, client: ClientKey) -> bool {
         self.buckets.iter().flatten().any(|bucket| bucket.client == client)
     }
 
-    /// Where hot buckets are.
+    /// The places of all hot buckets.
     pub fn places(&self) -> impl Iterator<Item = HotPlace> {
         let used = |(at, bucket): (usize, &Option<HotBucket>)| {
             bucket.as_ref().and_then(|_| NonZeroU16::new(at as u16 + 1)).map(HotPlace)

@@ -1,4 +1,4 @@
-//! Levels, as they are: to be shown, saved and put back.
+//! Levels of buckets: shown, filled by hand, saved and restored.
 
 use std::sync::atomic::Ordering;
 
@@ -12,23 +12,24 @@ use crate::identity::ClientKey;
 use crate::terms::BucketId;
 use balancer_time::{Moment, Nanos};
 
-/// Rows that are made beyond twice the bound on clients, of whom is put back or told of: those that entries have, and crowds.
+/// Restored clients, and clients that other instances report, may exceed twice the bound on clients by so many rows: it is not
+/// known which of them are named by entries, or are crowds.
 const MADE_BEYOND: usize = 1 << 17;
 
 /// What a client has left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientLevels {
-    /// Whole tokens of each bucket that was asked about, in that order.
+    /// Whole tokens left in each bucket of the [`Ask`], in the order of [`Ask::buckets`].
     pub buckets: Vec<u32>,
-    /// Tokens that other instances reported of each since it was last idle.
+    /// For each of these buckets: tokens that other instances spent, since it was last idle.
     pub spent_elsewhere: Vec<u64>,
-    /// Its requests under way in this process.
+    /// The client's requests under way in this process.
     pub in_flight: u32,
 }
 
 impl Limiter {
-    /// What a client has left of the buckets of a request, as that would find them. Takes nothing, and changes nothing. Takes
-    /// one shard's lock.
+    /// What a client has left in the buckets of a request, as the request would find them. Changes nothing. Takes one shard's
+    /// lock.
     pub fn levels(&self, client: ClientKey, ask: Ask<'_>, when: Moment) -> ClientLevels {
         let link = self.link.at(when.now);
         let look = |row: &TableRow, hot: &HotTable| {
@@ -45,8 +46,8 @@ impl Limiter {
         ClientLevels { buckets, spent_elsewhere, in_flight }
     }
 
-    /// One bucket of a client as it is at that moment; `None` for one that was never asked, or was forgotten because it
-    /// was full. Takes one shard's lock.
+    /// One bucket of a client as it is at that instant; `None` if there is none: it was never asked, or it was full and
+    /// forgotten. Takes one shard's lock.
     pub fn peek(&self, client: ClientKey, bucket: BucketId, when: Moment) -> Option<Bucket> {
         self.read(client, |row, _| row.slots.get(bucket, when)).map(|slot| *slot.bucket())
     }
@@ -59,14 +60,15 @@ impl Limiter {
         });
     }
 
-    /// How often buckets were made full otherwise than by time.
+    /// How often buckets were made full by a call, not by time.
     pub fn fills(&self) -> u64 {
         self.fills.load(Ordering::Relaxed)
     }
 
-    /// Makes the buckets of every client full for which `chosen` is true. Of one that nobody has asked about it is not known what
-    /// decides: it is full if that turns out to be its range. Takes one shard's lock after another, for a bounded number of
-    /// rows, and calls `chosen` under it.
+    /// Makes the buckets of all clients full for which `chosen` is true. For a client that has sent no request here, it is not
+    /// known which kind of entry decides: `chosen` is asked as if it were its range, and its buckets are made full later, if
+    /// that turns out to be true. Takes one shard's lock after another, for a bounded number of rows each time, and calls
+    /// `chosen` under it.
     pub fn fill_where(&self, chosen: impl Fn(ClientKey, EntryKind) -> bool) {
         self.fills.fetch_add(1, Ordering::Relaxed);
         for shard in &self.shards {
@@ -89,12 +91,12 @@ impl Limiter {
         }
     }
 
-    /// A client has no limit any more, which counts as full; buckets of rules stay. Takes one shard's lock.
+    /// Forgets the buckets of a client that has no limit any more; buckets of rules stay. Takes one shard's lock.
     pub(super) fn forget(&self, client: ClientKey) {
         self.forget_slots(client, Slots::forget_limits);
     }
 
-    /// `forget` says whether anything is left.
+    /// `forget` must return whether any bucket is left.
     fn forget_slots(&self, client: ClientKey, forget: impl FnOnce(&mut Slots) -> bool) {
         let hash = self.hash(client);
         let mut rows = self.lock(hash);
@@ -109,7 +111,7 @@ impl Limiter {
         }
     }
 
-    /// What `look` says of a client's row, or the default where there is none.
+    /// What `look` returns for a client's row, or the default value if it has none. Takes one shard's lock.
     pub(super) fn read<R: Default>(
         &self,
         client: ClientKey,
@@ -121,12 +123,12 @@ impl Limiter {
         row.map_or_else(R::default, |row| look(row, &rows.hot))
     }
 
-    /// Hands over every bucket of the clients that changed after `seq`, and returns the sequence to ask for next. 0 asks
-    /// for everything. A bucket that was forgotten, because it was full, is not told. `each` is called outside of every
-    /// lock; it may see a bucket twice.
+    /// Calls `each` with every bucket of the clients that changed after `seq`; 0: with all buckets. Returns the number to give
+    /// as `seq` the next time. A bucket that was full and forgotten is left out. `each` is called without any lock, and may see
+    /// a bucket twice.
     ///
-    /// Each call begins a new epoch before it looks into any shard, and rows are stamped under the shard's lock: who
-    /// comes after the look stamps the new epoch, and is told next time.
+    /// Each call begins a new epoch before it looks into any shard, and rows get their stamps under the shard's lock. So a row
+    /// that changes after the look has the stamp of the new epoch, and is shown the next time.
     pub fn changed_since(&self, seq: u32, mut each: impl FnMut(ClientKey, &Slot)) -> u32 {
         let told = self.epoch.fetch_add(1, Ordering::SeqCst);
         let mut changed = Vec::new();
@@ -142,14 +144,14 @@ impl Limiter {
         told
     }
 
-    /// Whether there is room for one who was saved, or told of, and whom an entry may name.
+    /// Whether there is room for a client that is restored or reported, and that an entry may name.
     pub(super) fn has_room_beyond(&self) -> bool {
         self.clients() + self.crowds() < self.max_clients.saturating_mul(2) + MADE_BEYOND
     }
 
-    /// Puts back a bucket that was saved `age` ago, with what flowed in since; of two levels for one bucket the lower
-    /// counts. Full ones are left out. False: there was no room, not even beyond the bound (other instances have clients too).
-    /// Takes one shard's lock.
+    /// Restores a bucket that was saved `age` nanoseconds ago, with what flowed in since. If there is such a bucket, the lower
+    /// level counts. A full one is not made. False: there is no room, not even beyond the bound on clients. Takes one shard's
+    /// lock.
     pub fn restore(&self, client: ClientKey, saved: &Saved, age: Nanos, when: Moment) -> bool {
         let slot = Slot::restored(saved, age, when);
         if slot.until_full(when) == Some(0) {

@@ -1,56 +1,58 @@
-//! How this instance stands to the others, as every decision reads it: a few numbers without a lock.
+//! The state of the connection to the other instances: a few numbers, which every decision reads without a lock.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use balancer_time::Nanos;
 
-/// Written by [`crate::limiter::Limiter`]'s budget alone. On a cache line of its own, since every decision reads it.
+/// The state of the connection to the other instances. Only [`crate::budget::Budget`] writes it, except for what decisions
+/// ask to be reported. In cache lines of its own, since every decision reads it.
 #[repr(align(128))]
 pub(crate) struct PeerLink {
-    /// How many instances share the budget, this one included; 0: no other was ever heard, and nothing is counted. With
-    /// [`MISSED`], beside one that is missed.
+    /// How many instances share the budget, this one included; 0: no other was ever heard, and nothing is shared. With the bit
+    /// [`MISSED`] if another one is missed.
     members: AtomicU32,
-    /// How often the others were heard again after a silence.
+    /// How many silences have ended.
     returns: AtomicU32,
     /// When anything was heard last.
     heard_at: AtomicU64,
-    /// Up to when it counts as connected.
+    /// If nothing is heard until then, a silence begins.
     good_until: AtomicU64,
-    /// Up to when the others are taken to hear it.
+    /// Up to when the others are assumed to hear this instance.
     heard_until: AtomicU64,
     /// When the last silence ended.
     returned_at: AtomicU64,
-    /// Something is to be sent sooner than was said; the carrier has been woken for it.
+    /// Something is urgent, and the waker was called for it.
     asked: AtomicBool,
     waker: OnceLock<Box<dyn Fn() + Send + Sync>>,
-    /// A bit for each shard that has something urgent to tell.
+    /// A bit for each shard that has something urgent to report.
     loud: [AtomicU64; LOUD_WORDS],
 }
 
 /// Words of 64 bits, for 256 shards.
 const LOUD_WORDS: usize = 4;
 
-/// Beside the number of members: one is missed.
+/// A bit beside the number of members: another instance is missed.
 const MISSED: u32 = 1 << 31;
 
-/// What one decision read of it.
+/// The state that one decision reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PeerLinkState {
-    /// Instances that share the budget; 1: nobody to share with. The only other one counts while it is missed: it may hear this one.
+    /// Instances that share the budget, this one included; 1: there is no other. If the only others are missed, one of them
+    /// counts, since it may hear this instance.
     pub members: u32,
-    /// Nothing is heard of the others, who are there: each holds itself to a part.
+    /// Nothing is heard, though there are others: this instance holds itself to its part.
     pub cut_off: bool,
-    /// They hear nothing of this one: what it has to tell waits, and flows in meanwhile.
+    /// The others do not hear this instance: its reports have to wait, and meanwhile tokens flow in.
     pub unheard: bool,
-    /// How often the others were heard again after a silence.
+    /// How many silences have ended.
     pub returns: u32,
     /// When the last silence ended.
     pub returned_at: Nanos,
 }
 
 impl PeerLink {
-    /// Of an instance that shares nothing.
+    /// The state of an instance that shares nothing.
     pub fn alone() -> Self {
         Self {
             members: AtomicU32::new(0),
@@ -65,7 +67,7 @@ impl PeerLink {
         }
     }
 
-    /// As it stands at `now`; `None`: nothing is shared. Takes no lock.
+    /// The state at `now`; `None`: nothing is shared. Takes no lock.
     pub fn at(&self, now: Nanos) -> Option<PeerLinkState> {
         let members = self.members.load(Ordering::Relaxed);
         if members == 0 {
@@ -81,12 +83,12 @@ impl PeerLink {
         })
     }
 
-    /// Whether nothing was heard for so long that nothing can be said of the others.
+    /// Whether nothing was heard for so long that a silence has begun.
     pub fn is_silent(&self, now: Nanos) -> bool {
         now > self.good_until.load(Ordering::Relaxed)
     }
 
-    /// Whether the others have heard nothing of this one for so long that it is dead to them.
+    /// Whether the others have heard nothing of this instance for so long that they take it for dead.
     pub fn is_unheard(&self, now: Nanos) -> bool {
         now > self.heard_until.load(Ordering::Relaxed)
     }
@@ -96,8 +98,8 @@ impl PeerLink {
         self.heard_at.load(Ordering::Relaxed)
     }
 
-    /// So many instances share the budget from now on, this one included, or beside one that is missed. An instance that has met no other yet shares nothing,
-    /// at no cost.
+    /// Sets how many instances share the budget, this one included, and whether another one is missed. Does nothing until there
+    /// was a second one, so that an instance alone pays nothing for sharing.
     pub fn set_members(&self, members: usize, misses_one: bool) {
         if members < 2 && self.members.load(Ordering::Relaxed) == 0 {
             return;
@@ -107,29 +109,29 @@ impl PeerLink {
         self.members.store(members as u32 | missed, Ordering::Relaxed);
     }
 
-    /// Something was heard: it counts as connected until then.
+    /// Something was heard at `now`: without more, a silence begins after `until`.
     pub fn heard(&self, now: Nanos, until: Nanos) {
         self.heard_at.store(now, Ordering::Relaxed);
         self.good_until.store(until, Ordering::Relaxed);
     }
 
-    /// The others are taken to hear it until then.
+    /// The others are assumed to hear this instance until then.
     pub fn heard_by_others_until(&self, until: Nanos) {
         self.heard_until.store(until, Ordering::Relaxed);
     }
 
-    /// A silence ended.
+    /// A silence has ended.
     pub fn returned(&self, now: Nanos) {
         self.returned_at.store(now, Ordering::Relaxed);
         self.returns.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Calls this when something has to be sent soon; the first one that is given counts.
+    /// Sets what is called when something has to be sent soon. Only the first waker that is given counts.
     pub fn wake_by(&self, waker: Box<dyn Fn() + Send + Sync>) {
         let _ = self.waker.set(waker);
     }
 
-    /// Something has to be sent soon. Wakes the carrier once until [`PeerLink::take_asked`]. No lock may be held.
+    /// Something has to be sent soon. Calls the waker, but only once until [`PeerLink::take_asked`]. No lock may be held.
     pub fn ask(&self) {
         if !self.asked.swap(true, Ordering::AcqRel)
             && let Some(wake) = self.waker.get()
@@ -138,32 +140,32 @@ impl PeerLink {
         }
     }
 
-    /// The same from the carrier's own thread, which needs no waking.
+    /// Like [`PeerLink::ask`] from the carrier's own thread, which needs no waking.
     pub fn ask_again(&self) {
         self.asked.store(true, Ordering::Release);
     }
 
-    /// Whether [`PeerLink::ask`] was called since the last time.
+    /// Whether [`PeerLink::ask`] was called since the last call of this.
     pub fn take_asked(&self) -> bool {
         self.asked.swap(false, Ordering::AcqRel)
     }
 
-    /// The same, for a look.
+    /// What [`PeerLink::take_asked`] would return, without a change.
     pub fn is_asked(&self) -> bool {
         self.asked.load(Ordering::Acquire)
     }
 
-    /// That shard has something urgent to tell.
+    /// Notes that the shard has something urgent to report.
     pub fn set_loud(&self, shard: usize) {
         self.loud[shard / 64 % LOUD_WORDS].fetch_or(1 << (shard % 64), Ordering::AcqRel);
     }
 
-    /// Whether that shard has something urgent to tell.
+    /// Whether the shard has something urgent to report.
     pub fn is_loud(&self, shard: usize) -> bool {
         self.loud[shard / 64 % LOUD_WORDS].load(Ordering::Acquire) & 1 << (shard % 64) != 0
     }
 
-    /// It is looked at now.
+    /// Clears the note of that shard, which is looked at now.
     pub fn take_loud(&self, shard: usize) {
         self.loud[shard / 64 % LOUD_WORDS].fetch_and(!(1 << (shard % 64)), Ordering::AcqRel);
     }

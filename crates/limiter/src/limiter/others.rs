@@ -1,4 +1,4 @@
-//! What other instances told of one hot bucket, and what they are taken to have spent since.
+//! What other instances reported of one hot bucket, and what they are assumed to have spent since.
 
 use smallvec::SmallVec;
 
@@ -6,22 +6,25 @@ use super::shares::{Lately, MICRO, NANOS, TICK, seconds, tau_s, tokens_of};
 use crate::reports::SpentReport;
 use balancer_time::Nanos;
 
-/// After so long without a report nobody is taken to go on any more.
+/// For so long after a report its sender is assumed to go on spending.
 const FORESEEN: Nanos = 3 * TICK;
 
-/// What was told so long ago says nothing of now: who spends tells each tick, and who is not heard for so long is dead.
+/// A report that is older says nothing any more: an instance that spends reports each tick, and one that is not heard for so
+/// long is dead.
 const VOID: Nanos = 6 * TICK;
 
 /// Since when this instance hears the others: at first, or after a silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HearingSince {
-    /// Of what a counter that was last heard before that has grown by since, what flowed in meanwhile is gone.
+    /// When hearing began. If a counter was last heard before, what it has grown by may have been spent in the silence, and
+    /// tokens that flowed in since are not charged.
     pub began: Nanos,
-    /// It has begun only just: of a counter that was never heard not even what is fresh counts, unless an episode begins with it.
+    /// Hearing has begun only just: a counter that was not heard before is only a base, and not even its fresh tokens are
+    /// charged, unless an episode begins with them.
     pub is_new: bool,
-    /// It has not begun: what is heard may have lain somewhere for as long as nothing was heard.
+    /// The silence has not ended: a message may have been held up for as long as nothing was heard.
     pub is_silent: bool,
-    /// When anything was heard last before this.
+    /// When anything was heard last before this message.
     pub last: Nanos,
 }
 
@@ -30,42 +33,46 @@ pub(crate) struct HearingSince {
 pub(super) enum Heard {
     /// So many tokens are new.
     New(u64),
-    /// So many are that were spent, some of them or all, while nothing was heard.
+    /// So many tokens are new, of which some or all were spent while nothing was heard.
     CaughtUp(u64),
-    /// Where the counts begin: nothing to charge.
+    /// The first report of a counter, which is only a base: there is nothing to charge.
     Baseline,
-    /// An older report than the last: it counts for nothing.
+    /// The report is older than the last one, and is ignored.
     WentBack,
 }
 
-/// What one other instance told.
+/// What one other instance reported.
 #[derive(Clone, Copy, Debug)]
 struct PeerSpending {
+    /// The instance's number, see [`crate::budget`].
     peer: u32,
     episode: u32,
     /// Its counter, as far as it is charged here.
     spent: u64,
+    /// When the last report came; 0: none has come yet.
     heard: Nanos,
-    /// Tokens a second.
+    /// Tokens a second that it spends.
     rate: f64,
+    /// Tokens that it reported lately.
     lately: Lately,
 }
 
-/// What others are taken to spend: a straight line, for as long as none of them has been silent for too long.
+/// What others are assumed to have spent, as a straight line over time. Kept so that a decision need not add up all peers.
 #[derive(Clone, Copy, Debug, Default)]
 struct Outlook {
+    /// The line holds from here to `until`.
     from: Nanos,
     until: Nanos,
     /// Millionths of a token at `from`.
     begins: f64,
     /// Millionths of a token a nanosecond.
     slope: f64,
-    /// What it was drawn for.
+    /// The arguments of [`Others::foresee`] for which the line holds.
     most: f64,
     heard_since: Nanos,
 }
 
-/// See the module.
+/// What other instances reported of one bucket.
 #[derive(Debug, Default)]
 pub(super) struct Others {
     peers: SmallVec<[PeerSpending; 2]>,
@@ -73,7 +80,7 @@ pub(super) struct Others {
 }
 
 impl Others {
-    /// What another instance told.
+    /// Takes in a report of another instance, and finds out how many of its tokens are new.
     pub fn hear(&mut self, peer: u32, report: &SpentReport, since: HearingSince, now: Nanos) -> Heard {
         self.outlook = Outlook::default();
         let at = match self.peers.iter().position(|known| known.peer == peer) {
@@ -102,12 +109,13 @@ impl Others {
                 (report.spent - base).saturating_sub(tokens_of(report.limit, now.saturating_sub(from)));
             let least = if since.is_silent || since.is_new { 0 } else { fresh.min(report.spent - base) };
             let new = missing.max(least);
-            // Several that come at once are of all of that time together.
+            // In a silence, what flowed in since the base is not charged. While nothing is charged the base stays, so that of
+            // several reports that come at once this is taken off once.
             (Heard::CaughtUp(new), (!since.is_silent || new > 0 || !known).then_some(report.spent))
         } else if is_behind && since.is_new && !begins {
             (Heard::Baseline, Some(report.spent))
         } else {
-            // The first report of an episode that comes here may not be its first: only what is fresh is new for certain.
+            // The first report that comes of an episode need not be its first: only its fresh tokens are new for certain.
             let new = if !is_first && same { report.spent - told.spent } else { fresh };
             (Heard::New(new), Some(report.spent))
         };
@@ -122,7 +130,7 @@ impl Others {
         heard
     }
 
-    /// Forgets what instances told that are not known any more. Of those that are missed only the counts are kept.
+    /// Forgets instances that are not among `known`. Of those that are missed (true), only the counters are kept.
     pub fn keep(&mut self, known: &[(u32, bool)]) {
         self.outlook = Outlook::default();
         self.peers.retain(|peer| match known.iter().find(|(number, _)| *number == peer.peer) {
@@ -135,32 +143,33 @@ impl Others {
         });
     }
 
-    /// Nobody is taken to go on until the next report.
+    /// Assumes that no instance spends until its next report.
     pub fn stop(&mut self) {
         self.outlook = Outlook::default();
         self.peers.iter_mut().for_each(|peer| peer.rate = 0.0);
     }
 
-    /// Tokens a second that they told last.
+    /// Tokens a second that all of them spend together, by their last reports.
     pub fn rate(&self) -> f64 {
         self.peers.iter().map(|peer| peer.rate).sum()
     }
 
-    /// Tokens that they told lately.
+    /// Tokens that they reported lately.
     pub fn lately(&self, now: Nanos, tau_s: f64) -> f64 {
         self.peers.iter().map(|peer| peer.lately.at(now, tau_s)).sum()
     }
 
-    /// What they are taken to have spent since they told, in millionths: they go on as they did, for at most three ticks, which
-    /// counts until their word is void, and together at `most` so many tokens a second. What was told before `heard_since` does not count: it was taken off when
-    /// the silence began that ended then.
+    /// How much they are assumed to have spent since their last reports, in millionths. Each goes on at its rate for
+    /// [`FORESEEN`] at most, and that counts until the report is [`VOID`]; all together spend at most `most` tokens a second.
+    /// Reports from before `heard_since`, the end of the last silence, do not count: they were taken into account when that
+    /// silence began.
     pub fn ahead(&self, most: f64, heard_since: Nanos, now: Nanos) -> i64 {
         let spent = |peer: &PeerSpending| peer.rate * seconds(now.saturating_sub(peer.heard).min(FORESEEN));
         let sum: f64 = self.active(heard_since, now).map(spent).sum();
         (sum * self.damped(most, heard_since, now) * MICRO) as i64
     }
 
-    /// The same, and quicker the next time.
+    /// Like [`Others::ahead`], and keeps a line, so that the next call is quick.
     #[inline]
     pub fn foresee(&mut self, most: f64, heard_since: Nanos, now: Nanos) -> i64 {
         let line = &self.outlook;
@@ -172,10 +181,10 @@ impl Others {
         self.ahead(most, heard_since, now)
     }
 
-    /// The line on which that lies from `now` on.
+    /// The line of [`Others::ahead`] from `now` on.
     #[cold]
     fn look_ahead(&self, most: f64, heard_since: Nanos, now: Nanos) -> Outlook {
-        // A decision may have begun before the last report came.
+        // A decision's `now` may be from before the last report came.
         let from = self.peers.iter().map(|peer| peer.heard).fold(now, Nanos::max);
         let goes_on = |peer: &&PeerSpending| from - peer.heard < FORESEEN;
         let slope: f64 = self.active(heard_since, from).filter(goes_on).map(|peer| peer.rate).sum();
@@ -191,20 +200,20 @@ impl Others {
         }
     }
 
-    /// Those that spend at `now`.
+    /// The instances that spend, by reports that still count at `now`.
     fn active(&self, heard_since: Nanos, now: Nanos) -> impl Iterator<Item = &PeerSpending> {
         let counts = move |heard: Nanos| heard >= heard_since && now.saturating_sub(heard) <= VOID;
         self.peers.iter().filter(move |peer| peer.rate > 0.0 && counts(peer.heard))
     }
 
-    /// What their rates are multiplied by so that they are at `most` so many tokens a second together.
+    /// The factor by which rates are multiplied, so that they are at most `most` tokens a second together.
     fn damped(&self, most: f64, heard_since: Nanos, now: Nanos) -> f64 {
         let total: f64 = self.active(heard_since, now).map(|peer| peer.rate).sum();
         if total > most { most / total } else { 1.0 }
     }
 }
 
-/// Whether one episode began after the other: their numbers go round.
+/// Whether one episode began after the other. Their numbers wrap around.
 fn is_later(one: u32, other: u32) -> bool {
     one.wrapping_sub(other) as i32 > 0
 }

@@ -1,4 +1,4 @@
-//! What others report is charged, and what they are to be told is gathered. Both take one shard's lock at a time.
+//! Charges the reports of other instances, and collects the reports for them. Takes one shard's lock at a time.
 
 use std::sync::atomic::Ordering;
 
@@ -12,35 +12,35 @@ use super::{Limiter, Rows, SHARDS, shard_of};
 use crate::reports::SpentReport;
 use balancer_time::{Moment, Nanos};
 
-/// How many hot buckets go when there is hardly room for more: what can be told in two seconds.
+/// How many hot buckets are removed when there is room for fewer than that.
 const DRAINED: usize = MAX_HOT / 16;
 
-/// What became of a report.
+/// What was done with a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Charged {
-    /// Its tokens are charged, or there was nothing new in it.
+    /// Its tokens were charged, or there was nothing new in it.
     Counted,
-    /// It is older than what is known.
+    /// It is older than the last one, and was ignored.
     WentBack,
-    /// There is no room for the client or for one more hot bucket.
+    /// There is no room for the client, or for another hot bucket.
     NoRoom,
 }
 
-/// Which buckets are looked at.
+/// Which buckets are to be reported.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Round<'a> {
     /// Those that have become urgent.
     Urgent,
-    /// Every one that changed; of others, only what these tell is kept.
+    /// All that changed. Also forgets instances that are not `known`, and hot buckets that are over.
     All {
         /// Numbers of the other instances, and whether each is missed.
         known: &'a [(u32, bool)],
     },
-    /// Every one of which something is untold.
+    /// All with untold tokens.
     Last,
 }
 
-/// A hot bucket that has something to tell.
+/// A hot bucket that is to be reported.
 struct Candidate {
     /// Untold tokens as a part of the capacity.
     urgency: f64,
@@ -49,7 +49,7 @@ struct Candidate {
 }
 
 impl Limiter {
-    /// Charges what `peer` told. Takes one shard's lock.
+    /// Charges a report of `peer`. Takes one shard's lock.
     pub(crate) fn charge_reported(
         &self,
         peer: u32,
@@ -64,7 +64,7 @@ impl Limiter {
         let number = match rows.table.find(hash as u32, &client) {
             Some(number) => number,
             None if self.make_room(&mut rows, when) => rows.table.insert(TableRow::heard_of(client, hash)),
-            // As it has one when it comes here itself.
+            // It will have a row of its own when it sends a request here.
             None if report.has_own_row && self.has_room_beyond() => {
                 self.count(client);
                 rows.table.insert(TableRow::heard_of(client, hash))
@@ -74,7 +74,7 @@ impl Limiter {
         let Rows { table, hot, .. } = &mut *rows;
         let row = table.row_mut(number);
         row.begin_after_fill();
-        // Not stamped: whoever spends saves the level, and of all that are saved the lowest counts.
+        // Gets no stamp, so that it is not saved: the instance that spends saves the level, and the lowest saved one counts.
         let mut sharing = Sharing::new(link, client, hot, &self.counts);
         match row.slots.hear(peer, report, since, &mut sharing, when) {
             None => Charged::NoRoom,
@@ -83,8 +83,8 @@ impl Limiter {
         }
     }
 
-    /// A silence is over: the counts of all hot buckets begin anew. Of what was untold before it nothing is told that has flowed
-    /// in since. Takes one shard's lock after another.
+    /// A silence is over: all hot buckets begin another episode. Untold tokens that have flowed in since are not reported. Takes
+    /// one shard's lock after another.
     pub(crate) fn begin_episodes(&self, now: Nanos) {
         for shard in self.shards.iter().filter(|_| self.counts.hot() > 0) {
             let mut rows = shard.0.lock();
@@ -94,15 +94,15 @@ impl Limiter {
                 let Some(bucket) = hot.get_mut(place) else { continue };
                 let row = table.find(self.hash(bucket.client) as u32, &bucket.client);
                 let slot = row.and_then(|row| table.row_mut(row).slots.hot_mut(bucket.id, place));
-                // One whose bucket was forgotten goes with the next round.
+                // If the client's bucket was forgotten, the next round removes the hot one.
                 let missing = slot.map_or(0, |slot| slot.settle_silence(bucket, now));
                 bucket.begin_again(self.counts.next_episode(), missing, now);
             }
         }
     }
 
-    /// The others will hear this instance again: what has flowed in meanwhile of what could not be told is missing to nobody. Takes one
-    /// shard's lock after another.
+    /// The others hear this instance again: drops untold tokens that have flowed in while they did not. Takes one shard's lock
+    /// after another.
     pub(crate) fn leak_untold(&self, when: Moment) {
         let Some(link) = self.link.at(when.now).filter(|_| self.counts.hot() > 0) else { return };
         for shard in &self.shards {
@@ -121,8 +121,8 @@ impl Limiter {
         }
     }
 
-    /// Appends at most `most` reports that are to be sent now, the most urgent first; true: there are more. Forgets hot buckets
-    /// that are over. Takes one shard's lock after another.
+    /// Appends at most `most` reports, the most urgent first. True: there are more. [`Round::All`] also forgets hot buckets that
+    /// are over. Takes one shard's lock after another.
     pub(crate) fn collect_reports(
         &self,
         round: Round<'_>,
@@ -147,15 +147,15 @@ impl Limiter {
             if at < most {
                 reports.extend(self.report(candidate, when));
             } else {
-                // Those that had no place are looked at with the next flush.
+                // Those without a place are urgent, so that the next flush looks at them.
                 self.link.set_loud(candidate.shard);
             }
         }
         candidates.len() > most
     }
 
-    /// Makes room in a full table: those go of which there is least to tell, so that others are told of whoever spends much,
-    /// however many there are. Takes one shard's lock after another.
+    /// Makes room in a table that is almost full: removes the hot buckets with the least to report, so that clients that spend
+    /// much are reported, however many there are. Takes one shard's lock after another.
     fn drain(&self) {
         let mut all = Vec::with_capacity(MAX_HOT);
         for (number, shard) in self.shards.iter().enumerate() {
@@ -167,7 +167,7 @@ impl Limiter {
         for (_, shard, place) in all.into_iter().take(DRAINED) {
             let mut rows = self.shards[shard].0.lock();
             let Rows { table, hot, .. } = &mut *rows;
-            // It is still that bucket: no other thread takes any out.
+            // It is still the same bucket, since only this thread removes any.
             let Some(bucket) = hot.get(place) else { continue };
             self.not_hot.fetch_add(u64::from(bucket.untold() > 0), Ordering::Relaxed);
             let row = table.find(self.hash(bucket.client) as u32, &bucket.client);
@@ -178,6 +178,7 @@ impl Limiter {
         }
     }
 
+    /// Appends the hot buckets of a shard that are to be reported. [`Round::All`] also removes those that are over.
     fn look_for_reports(&self, shard: usize, round: Round<'_>, when: Moment, found: &mut Vec<Candidate>) {
         let mut rows = self.shards[shard].0.lock();
         self.link.take_loud(shard);
@@ -191,7 +192,7 @@ impl Limiter {
             let row = table.find(hash as u32, &bucket.client);
             let slot = row.and_then(|row| table.row_mut(row).slots.hot_mut(bucket.id, place));
             let Some(slot) = slot else {
-                // Its bucket was forgotten by hand.
+                // The client's bucket was forgotten: it was filled by hand, or its client has no limit any more.
                 hot.remove(place, &self.counts);
                 continue;
             };
@@ -211,7 +212,7 @@ impl Limiter {
         }
     }
 
-    /// The report of a candidate, which counts as told.
+    /// Makes the report of a candidate, which counts as sent.
     fn report(&self, candidate: &Candidate, when: Moment) -> Option<SpentReport> {
         let mut rows = self.shards[candidate.shard].0.lock();
         let Rows { table, hot, .. } = &mut *rows;
@@ -223,7 +224,7 @@ impl Limiter {
         Some(bucket.report(when.now, slot.told(has_own_row)))
     }
 
-    /// These reports could not be sent: they are told again. Takes one shard's lock after another.
+    /// These reports could not be sent: their tokens will be reported again. Takes one shard's lock after another.
     pub(crate) fn take_back_reports(&self, reports: &[SpentReport]) {
         for report in reports {
             let hash = self.hash(report.client);
@@ -238,7 +239,7 @@ impl Limiter {
         }
     }
 
-    /// Notes what a decision found out; true: something has to be told soon. The shard's lock is held.
+    /// Notes what a decision found. True: something has to be reported soon. The shard's lock must be held.
     pub(super) fn note(&self, sharing: &Sharing<'_>, hash: u64) -> bool {
         if sharing.no_room {
             self.not_hot.fetch_add(1, Ordering::Relaxed);
@@ -259,17 +260,18 @@ impl Limiter {
         self.counts.clients()
     }
 
-    /// How often a bucket could not become hot, or stay so with something to tell, because too many were.
+    /// How often a bucket could not become hot, or stay hot with untold tokens, because too many were.
     pub(crate) fn not_hot(&self) -> u64 {
         self.not_hot.load(Ordering::Relaxed)
     }
 }
 
+/// Whether a bucket is to be reported in that round.
 fn is_due(bucket: &HotBucket, round: Round<'_>, now: Nanos) -> bool {
     match round {
         Round::Urgent => bucket.loud,
         Round::Last => bucket.untold() > 0,
-        // What was just told, because it was urgent, has nothing new to tell.
+        // One that was urgent and just reported has to wait for the next round.
         Round::All { .. } => {
             bucket.loud || bucket.is_changed() && now.saturating_sub(bucket.told_at()) >= TICK / 2
         }

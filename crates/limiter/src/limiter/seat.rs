@@ -1,4 +1,4 @@
-//! Requests at once: who is inside holds a seat, and gives it back by leaving scope, whatever way it takes.
+//! Requests under way: each holds a [`Seat`], and is counted until that is dropped, however it ends.
 
 use std::sync::Arc;
 
@@ -6,14 +6,14 @@ use super::{Ask, Decision, Limiter};
 use crate::identity::ClientKey;
 use balancer_time::Moment;
 
-/// Counts a request as under way until it is dropped. Dropping takes one shard's lock.
+/// A request counts as under way until its seat is dropped. Dropping takes one shard's lock.
 #[must_use]
 pub struct Seat {
     limiter: Arc<Limiter>,
     place: CountedRow,
 }
 
-/// The row in which a request is counted: its client's, or that of a crowd.
+/// The row in which a request is counted: that of its client, or of a crowd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct CountedRow {
     pub client: ClientKey,
@@ -21,8 +21,8 @@ pub(super) struct CountedRow {
 }
 
 impl Limiter {
-    /// Lets a request in, or refuses it: first by the bound on requests at once, then by its buckets. Who is let in holds
-    /// a seat until the request is over. Takes one shard's lock.
+    /// Decides about a request as [`Limiter::acquire`] does. An allowed request gets a seat, to be held until it ends. Takes the
+    /// same locks.
     pub fn admit(
         self: &Arc<Self>,
         client: ClientKey,

@@ -1,7 +1,7 @@
-//! The buckets of one client. The first lies in its row; a client with several has the others beside it.
+//! The buckets of one client. The first is in the client's row; with a second one, all are on the heap.
 //!
-//! A bucket is found by its id, so that its level carries over whatever limit or plan names it next. Buckets whose
-//! names are in force no longer stay until they are full: who was put on another plan and back has not gained anything.
+//! A bucket is found by its id, so that it keeps its level if another limit or plan has a bucket of that name. Buckets that
+//! are not in force any more stay until they are full: a client that is put on another plan and back gains nothing.
 
 mod hear;
 mod mark;
@@ -22,12 +22,12 @@ use mark::Mark;
 use share::Flow;
 pub(super) use share::Sharing;
 
-/// Most buckets of limits that a client has at once, those whose names are no longer in force included. With more,
-/// the fullest of those goes: it is the one that holds its client back the least.
+/// Most buckets of limits that a client has at once, those included that are not in force any more. When there would be
+/// more, the fullest of the others is removed, since it restricts the client least.
 const MAX_OF_LIMITS: usize = 4 * MAX_BUCKETS;
 
-/// The same for buckets of rules: as many as rules and routes can have in force, so that none of those is ever forgotten
-/// before it is full. Who uses many routes would have fresh ones otherwise.
+/// Most buckets of rules and routes that a client has at once: as many as can be in force. So none of these is forgotten
+/// before it is full; otherwise a client could get fresh buckets by using many routes.
 const MAX_OF_RULES: usize = (MAX_RULES + MAX_ROUTES) * MAX_BUCKETS;
 
 const NANOS_PER_SEC: Nanos = 1_000_000_000;
@@ -39,16 +39,16 @@ pub struct Slot {
     bucket: Bucket,
     /// What is hidden from other instances.
     mark: Mark,
-    /// With a reset: the period in which it was filled last.
+    /// With a reset: the number of the period that it is in.
     turn: u32,
-    /// Where its counts are while it is hot.
+    /// While it is hot: its place in the [`super::hot_table::HotTable`].
     hot: Option<HotPlace>,
     reset: Option<Reset>,
     of_rule: bool,
 }
 
 impl Slot {
-    /// A bucket that was never asked.
+    /// A new bucket, which is full.
     pub(super) fn full(spec: &BucketSpec, of_rule: bool, when: Moment) -> Self {
         Self {
             id: spec.id,
@@ -61,25 +61,25 @@ impl Slot {
         }
     }
 
-    /// Its level, as of the last call that settled it, and the numbers in force.
+    /// The bucket, with its level at the last call that took `when`.
     pub fn bucket(&self) -> &Bucket {
         &self.bucket
     }
 
-    /// The period that fills it, and the one in which it was filled last.
+    /// With a reset: the kind of period, and the number of the one that it is in.
     pub fn reset(&self) -> Option<(Reset, u32)> {
         self.reset.map(|reset| (reset, self.turn))
     }
 
-    /// Counts what has flowed in, or fills it if its period has turned. A wall clock that was set back fills nothing, and the
-    /// period that it shows now is the one that the bucket is in, with the level that it has. Otherwise a clock that ran
-    /// ahead for a moment would hold its clients back until the time that it had shown.
+    /// Brings it to `when`: counts what has flowed in, or fills it if a new period has begun. If the wall clock was set back, the
+    /// bucket keeps its level and is in the period that the clock shows. Otherwise, after a clock was ahead for a moment, clients
+    /// would have to wait until the time that it had shown.
     fn settle(&mut self, when: Moment) -> Flow {
         match self.reset {
             None => {
                 let before = self.bucket.level_micro();
                 let micro = self.bucket.flow(when.now);
-                // Not below 0: the level rose by no more than flowed in.
+                // Can't overflow: the level rose by at most what flowed in.
                 Flow::In(micro, micro - (self.bucket.level_micro() - before) as u64)
             }
             Some(reset) => {
@@ -110,8 +110,8 @@ impl Slot {
         }
     }
 
-    /// Puts the numbers of a bucket of that name in force; false: they were already. Where it keeps its period it is not settled:
-    /// if that has turned, whoever settles it next fills it, by these numbers.
+    /// Puts the numbers of a bucket in force. False: they were in force. If its kind of period stays the same it is not settled:
+    /// if a new period has begun, the next call that settles it fills it by the new numbers.
     fn put_in_force(&mut self, spec: &BucketSpec, when: Moment) -> bool {
         let limit = spec.in_force();
         if self.bucket.limit() == limit && self.reset == spec.reset {
@@ -126,12 +126,13 @@ impl Slot {
         true
     }
 
-    /// Until it is filled; `None` without a reset.
+    /// Time until the next period fills it; `None` without a reset.
     fn until_reset(&self, when: Moment) -> Option<Nanos> {
         let next = self.reset?.begins(self.turn.saturating_add(1));
         Some(next.saturating_sub(when.wall_s).saturating_mul(NANOS_PER_SEC))
     }
 
+    /// What it answers to a request for `cost` tokens that was allowed or refused.
     pub(super) fn verdict(&self, cost: u32, allowed: bool, when: Moment) -> Verdict {
         let mut outcome = self.outcome(cost, allowed);
         if let Some(until_reset) = self.until_reset(when) {
@@ -148,13 +149,13 @@ impl Slot {
     }
 }
 
-/// A client's buckets, in no order. What is not here is full.
+/// A client's buckets, in no order. A bucket that is not here is full.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Slots(SmallVec<[Slot; 1]>);
 
 impl Slots {
-    /// Takes the tokens that a request needs of every bucket, or of none if an enforced one refuses. Writes what each
-    /// says, in the order of [`Ask::buckets`]; true: allowed. Allocates nothing for buckets that were there before.
+    /// Takes the tokens that a request needs from every bucket, or from none if an enforced one refuses. Writes the answer of
+    /// each, in the order of [`Ask::buckets`]. True: allowed. Allocates nothing for buckets that exist.
     pub fn acquire(&mut self, ask: Ask<'_>, when: Moment, verdicts: &mut [Verdict]) -> bool {
         self.prepare(ask, when);
         let mut allowed = true;
@@ -176,7 +177,7 @@ impl Slots {
         allowed
     }
 
-    /// Puts a limit's numbers in force for those buckets of it that are here; whether that changed anything.
+    /// Puts a limit's numbers in force for those of its buckets that are here. Returns whether that changed anything.
     pub fn put_in_force(&mut self, specs: &[BucketSpec], when: Moment) -> bool {
         let mut changed = false;
         for spec in specs {
@@ -187,7 +188,7 @@ impl Slots {
         changed
     }
 
-    /// Whole tokens of each of these buckets, with their numbers in force.
+    /// Whole tokens in each of these buckets, after their numbers were put in force.
     pub fn levels<'a>(mut self, specs: impl Iterator<Item = &'a BucketSpec>, when: Moment) -> Vec<u32> {
         let level = |spec: &BucketSpec| {
             self.put_in_force(std::slice::from_ref(spec), when);
@@ -196,39 +197,39 @@ impl Slots {
         specs.map(level).collect()
     }
 
-    /// Whether every bucket is full, and so nothing worth remembering.
+    /// Whether every bucket is full and none is hot, so that all can be forgotten.
     pub fn are_full(&self, when: Moment) -> bool {
         self.0.iter().all(|slot| !slot.is_hot() && slot.is_full(when))
     }
 
-    /// Forgets the buckets that are full.
+    /// Forgets buckets that are full and not hot.
     pub fn trim(&mut self, when: Moment) {
         self.0.retain(|slot| slot.is_hot() || !slot.is_full(when));
     }
 
-    /// Forgets what limits have made; whether anything is left.
+    /// Forgets the buckets of limits. Returns whether any are left.
     pub fn forget_limits(&mut self) -> bool {
         self.0.retain(|slot| slot.of_rule);
         !self.0.is_empty()
     }
 
-    /// Forgets everything: all buckets are full.
+    /// Forgets all buckets, so that all are full.
     pub fn forget(&mut self) {
         self.0.clear();
     }
 
-    /// The same levels for another client, which has spent nothing yet.
+    /// Buckets with the same levels for another client, which has spent nothing yet.
     pub fn starting_over(&self) -> Self {
         let over = |slot: &Slot| Slot { bucket: slot.bucket.starting_over(), hot: None, ..*slot };
         Self(self.0.iter().map(over).collect())
     }
 
-    /// One bucket as it is at that moment.
+    /// A copy of one bucket, as it is at that instant.
     pub fn get(&self, id: BucketId, when: Moment) -> Option<Slot> {
         self.0.iter().find(|slot| slot.id == id).map(|slot| slot.settled(when))
     }
 
-    /// A saved bucket comes back: of two levels the lower one counts.
+    /// Takes back a saved bucket. If it is here already, the lower level counts.
     pub fn restore(&mut self, saved: Slot, when: Moment) {
         match self.find_mut(saved.id) {
             Some(slot) if slot.settled(when).bucket.level_micro() <= saved.bucket.level_micro() => {}
@@ -240,7 +241,7 @@ impl Slots {
         }
     }
 
-    /// All of them.
+    /// All buckets.
     pub fn iter(&self) -> impl Iterator<Item = &Slot> {
         self.0.iter()
     }
@@ -254,7 +255,7 @@ impl Slots {
         self.0.iter_mut().find(|slot| slot.id == id)
     }
 
-    /// Makes the buckets that are asked for and are not here: a new name starts full.
+    /// Makes the buckets that are asked for and are not here.
     fn prepare(&mut self, ask: Ask<'_>, when: Moment) {
         for (spec, _, of_rule) in ask.buckets() {
             if self.find_mut(spec.id).is_none() {
@@ -264,9 +265,9 @@ impl Slots {
         }
     }
 
-    /// Keeps the number of buckets within its bounds; those that are `wanted` stay.
+    /// Makes room for one more bucket within the bounds; those that are `wanted` stay.
     fn make_room(&mut self, of_rule: bool, wanted: impl Fn(BucketId) -> bool, when: Moment) {
-        // Before more memory is asked for, so that many buckets cost no look at all of them each.
+        // Only when the memory is full, so that not every new bucket costs a look at all others.
         if self.0.len() == self.0.capacity() {
             self.0.retain(|slot| wanted(slot.id) || slot.is_hot() || !slot.is_full(when));
         }
@@ -282,23 +283,23 @@ impl Slots {
     }
 }
 
-/// A bucket's level as it is saved, to be put back after a restart.
+/// A bucket as it is saved, to be restored after a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Saved {
-    /// Which bucket.
+    /// The bucket's id.
     pub id: BucketId,
-    /// Whether a rule has it.
+    /// Whether it is the bucket of a rule.
     pub of_rule: bool,
-    /// The numbers that were in force. With a reset nothing flows in: their rate is 0.
+    /// The numbers that were in force. With a reset their rate is 0.
     pub limit: Limit,
-    /// Millionths of a token.
+    /// The level in millionths of a token.
     pub level_micro: i64,
-    /// The period that fills it, and the one in which it was filled last.
+    /// With a reset: the kind of period, and the number of the one that the bucket was in.
     pub reset: Option<(Reset, u32)>,
 }
 
 impl Slot {
-    /// What has to be saved of it at `now`.
+    /// The bucket at `now`, to be saved.
     pub fn saved(&self, now: Nanos) -> Saved {
         Saved {
             id: self.id,
@@ -309,7 +310,7 @@ impl Slot {
         }
     }
 
-    /// From its last settling to full; `None`: never. At least that: a wall clock may jump.
+    /// Time until it is full; `None`: it never will be. With a reset the wall clock decides, which may jump.
     pub fn until_full(&self, when: Moment) -> Option<Nanos> {
         match self.until_full_by_reset(when) {
             Some(until) => Some(until),
@@ -321,7 +322,7 @@ impl Slot {
         if self.is_full(when) { Some(0) } else { self.settled(when).until_reset(when) }
     }
 
-    /// A bucket that was saved `age` ago.
+    /// A bucket that was saved `age` nanoseconds ago.
     pub(super) fn restored(saved: &Saved, age: Nanos, when: Moment) -> Self {
         let bucket = Bucket::restored(saved.limit, saved.level_micro, age, when.now);
         let (reset, turn) = saved.reset.map_or((None, 0), |(reset, turn)| (Some(reset), turn));

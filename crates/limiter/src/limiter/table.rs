@@ -1,7 +1,7 @@
-//! One shard's clients: rows that lie densely in chunks, and an index of them by hash.
+//! The clients of one shard: rows without gaps, in chunks, and an index of them by hash.
 //!
-//! Dense rows can be walked by number, a few at a time, which is how full buckets are found. Chunks never move when the
-//! table grows, so no insert copies more than the index: 8 bytes a place.
+//! Rows without gaps can be walked by number, a few at a time, to find full buckets. Chunks do not move when the table grows,
+//! so an insert copies at most the index, which has 8 bytes a place.
 
 use super::ask::{Ask, Grant};
 use super::slots::Slots;
@@ -13,11 +13,12 @@ use balancer_time::Moment;
 /// What decides about a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Decider {
-    /// That kind of entry.
+    /// An entry of that kind.
     Entry(EntryKind),
-    /// Nobody has asked yet: it was saved, or another instance told of it. No change of ranges or the default may touch it.
+    /// Not known: the client was restored, or another instance reported it, and it has sent no request here. No change of
+    /// ranges or of the default may touch it.
     Unknown,
-    /// The same, and if it is its range, that was filled meanwhile.
+    /// Not known, and its range was filled meanwhile: if that decides, the buckets are full.
     UnknownFilled,
 }
 
@@ -26,7 +27,7 @@ pub(super) enum Decider {
 pub(super) struct TableRow {
     pub slots: Slots,
     pub client: ClientKey,
-    /// What decided about the client when it last asked.
+    /// What decided about the client at its last request or change.
     pub decider: Decider,
     /// The plan that it had then.
     pub plan: Option<PlanNumber>,
@@ -39,7 +40,7 @@ pub(super) struct TableRow {
 }
 
 impl TableRow {
-    /// A client that comes for the first time.
+    /// A client that sends its first request.
     pub fn new(client: ClientKey, hash: u64, slots: Slots) -> Self {
         // The lower half.
         let hash = hash as u32;
@@ -47,12 +48,12 @@ impl TableRow {
         Self { slots, client, decider, plan: None, in_flight: 0, stamp: 0, hash }
     }
 
-    /// A client that has not come here yet.
+    /// A client that is restored or reported, and has sent no request here.
     pub fn heard_of(client: ClientKey, hash: u64) -> Self {
         Self { decider: Decider::Unknown, ..Self::new(client, hash, Slots::default()) }
     }
 
-    /// That grant decides about it.
+    /// Notes what decides about the client. Makes its buckets full if its range does, and that was filled.
     pub fn decide_by(&mut self, grant: &Grant) {
         if self.is_filled_for(grant) {
             self.slots.forget();
@@ -60,8 +61,8 @@ impl TableRow {
         (self.decider, self.plan) = (Decider::Entry(grant.entry), grant.plan);
     }
 
-    /// More was spent of its buckets: what follows counts from what filled its range, if anything did. Should an entry of its own decide
-    /// about it, it has one bucket more.
+    /// Another instance reports tokens of the client. If its range was filled since the last ones, these are spent from full
+    /// buckets. (If another entry decides about the client, it gains what it had spent before.)
     pub fn begin_after_fill(&mut self) {
         if self.decider == Decider::UnknownFilled {
             self.slots.forget();
@@ -69,7 +70,7 @@ impl TableRow {
         }
     }
 
-    /// Whether it has a row of its own at a full table, too: an entry names it, or it is a whole range that shares one bucket.
+    /// Whether it has a row of its own even when the table is full: an entry names it, or it is a shared range.
     pub fn is_named(&self) -> bool {
         match self.decider {
             Decider::Entry(EntryKind::Client) => true,
@@ -78,7 +79,7 @@ impl TableRow {
         }
     }
 
-    /// Its buckets as a request finds them.
+    /// A copy of its buckets as a request would find them.
     pub fn slots_of(&self, ask: Ask<'_>) -> Slots {
         let is_filled = ask.grant.is_some_and(|grant| self.is_filled_for(grant));
         if is_filled { Slots::default() } else { self.slots.clone() }
@@ -88,7 +89,7 @@ impl TableRow {
         self.decider == Decider::UnknownFilled && grant.entry == EntryKind::Range
     }
 
-    /// Whether it can be forgotten: every bucket is full, and no request is under way.
+    /// Whether it can be forgotten: all its buckets are full, and no request is under way.
     pub fn is_idle(&self, when: Moment) -> bool {
         self.in_flight == 0 && self.slots.are_full(when)
     }
@@ -100,20 +101,22 @@ const CHUNK: usize = 64;
 /// Places in the smallest index.
 const MIN_PLACES: usize = 8;
 
-/// A place of the index: linear probing, backward-shift deletion, at most 3/4 full.
+/// A place of the index, which uses linear probing and backward-shift deletion and is at most 3/4 full. `row` is the number of
+/// a row, or `u32::MAX` for an empty place.
 #[derive(Clone, Copy)]
-struct CountedRow {
+struct IndexPlace {
     hash: u32,
     row: u32,
 }
 
-const EMPTY: CountedRow = CountedRow { hash: 0, row: u32::MAX };
+const EMPTY: IndexPlace = IndexPlace { hash: 0, row: u32::MAX };
 
+/// The rows of one shard, and their index.
 pub(super) struct ClientTable {
-    /// Each holds [`CHUNK`] rows, the last at least one.
+    /// Each holds [`CHUNK`] rows, the last one 1 to [`CHUNK`].
     chunks: Vec<Vec<TableRow>>,
-    /// A power of two.
-    index: Vec<CountedRow>,
+    /// Its length is a power of two.
+    index: Vec<IndexPlace>,
     len: usize,
 }
 
@@ -126,7 +129,7 @@ impl ClientTable {
         self.len
     }
 
-    /// The row with that number, below [`ClientTable::len`].
+    /// The row with that number, which must be below [`ClientTable::len`].
     pub fn row(&self, row: usize) -> &TableRow {
         &self.chunks[row / CHUNK][row % CHUNK]
     }
@@ -135,7 +138,7 @@ impl ClientTable {
         &mut self.chunks[row / CHUNK][row % CHUNK]
     }
 
-    /// The number of a client's row; it holds until the next removal.
+    /// The number of a client's row, which is valid until the next removal.
     pub fn find(&self, hash: u32, client: &ClientKey) -> Option<usize> {
         let mask = self.index.len() - 1;
         let mut at = hash as usize & mask;
@@ -151,13 +154,13 @@ impl ClientTable {
         }
     }
 
-    /// Adds a client that is not there.
+    /// Adds a client that is not in the table. Returns the number of its row.
     pub fn insert(&mut self, row: TableRow) -> usize {
         if (self.len + 1) * 4 > self.index.len() * 3 {
             self.rebuild(self.index.len() * 2);
         }
         let number = self.len;
-        self.place(CountedRow { hash: row.hash, row: number as u32 });
+        self.place(IndexPlace { hash: row.hash, row: number as u32 });
         match self.chunks.last_mut() {
             Some(chunk) if chunk.len() < CHUNK => chunk.push(row),
             _ => {
@@ -170,7 +173,7 @@ impl ClientTable {
         number
     }
 
-    /// Takes a row out; the last one takes its number.
+    /// Removes a row. The last row gets its number.
     pub fn remove(&mut self, number: usize) {
         let gone = self.place_of(self.row(number).hash, number as u32);
         self.vacate(gone);
@@ -189,16 +192,16 @@ impl ClientTable {
         }
     }
 
-    /// Heap memory in bytes, by capacities; the allocator's own overhead (16 bytes an allocation) is left out.
+    /// Heap memory in bytes, as allocated, without the allocator's own overhead (16 bytes an allocation).
     pub fn memory_bytes(&self) -> usize {
         let rows: usize = self.chunks.iter().map(|chunk| chunk.capacity() * size_of::<TableRow>()).sum();
         let more: usize = self.chunks.iter().flatten().map(|row| row.slots.heap_bytes()).sum();
         rows + more
             + self.chunks.capacity() * size_of::<Vec<TableRow>>()
-            + self.index.capacity() * size_of::<CountedRow>()
+            + self.index.capacity() * size_of::<IndexPlace>()
     }
 
-    /// Where the index names that row, which it does.
+    /// The index place of that row, which must be in the table.
     fn place_of(&self, hash: u32, row: u32) -> usize {
         let mask = self.index.len() - 1;
         let mut at = hash as usize & mask;
@@ -208,7 +211,7 @@ impl ClientTable {
         at
     }
 
-    fn place(&mut self, place: CountedRow) {
+    fn place(&mut self, place: IndexPlace) {
         let mask = self.index.len() - 1;
         let mut at = place.hash as usize & mask;
         while self.index[at].row != EMPTY.row {
@@ -217,7 +220,7 @@ impl ClientTable {
         self.index[at] = place;
     }
 
-    /// Empties a place and moves up what was pushed past it.
+    /// Empties a place, and moves places behind it that were pushed past it.
     fn vacate(&mut self, mut hole: usize) {
         let mask = self.index.len() - 1;
         let mut at = (hole + 1) & mask;
@@ -232,7 +235,7 @@ impl ClientTable {
         self.index[hole] = EMPTY;
     }
 
-    /// Makes an index of that many places. Places hold their hashes, so no row is touched.
+    /// Makes an index with that many places. Places hold hashes, so rows are not touched.
     fn rebuild(&mut self, places: usize) {
         let old = std::mem::replace(&mut self.index, vec![EMPTY; places]);
         for place in old.into_iter().filter(|place| place.row != EMPTY.row) {
@@ -272,7 +275,7 @@ mod tests {
     }
 
     proptest! {
-        /// Few different hashes and many equal ones, at the index's ends too: long, wrapping runs of places.
+        /// Many equal hashes, also at the ends of the index, so that runs of places are long and wrap around.
         #[test]
         fn it_agrees_with_a_plain_map(steps in prop::collection::vec((0u16..200, any::<bool>(), 0u8..3), 1..600)) {
             let mut table = ClientTable::new();

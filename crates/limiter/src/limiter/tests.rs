@@ -25,7 +25,7 @@ fn grant(capacity: u32, per_sec: u64) -> Grant {
     Grant::of_default(terms(capacity, per_sec))
 }
 
-/// The instant `now`, with a wall clock that stands still.
+/// The instant `now`, with a wall clock that does not move.
 fn at(now: Nanos) -> Moment {
     Moment { now, wall_s: 0 }
 }
@@ -87,7 +87,7 @@ fn every_client_gets_exactly_its_own_tokens_when_threads_ask_for_many() {
 #[test]
 fn no_token_is_made_or_lost_while_the_numbers_change() {
     let limiter = Limiter::new(1000);
-    // Whoever asks holds the numbers that are in force: what is said about changes holds for requests that see them.
+    // Each thread asks under a read lock, so that it never asks with replaced numbers.
     let in_force = RwLock::new(grant(100, 0));
     let changing = AtomicBool::new(true);
     let passed = at_once(9, |thread| {
@@ -129,7 +129,7 @@ fn a_flood_of_new_addresses_pushes_out_nobody_who_is_held_back() {
     });
     assert_eq!(limiter.clients(), 1000);
     assert_eq!(limiter.overflowed(), 80_000 - 900);
-    // 900 in buckets of their own, the others on what 1,024 shared ones hold: some 77 clients share each.
+    // 900 clients have buckets of their own; the others share 1,024 crowds, about 77 clients each.
     assert_eq!(passed, 900 + 3 * u64::from(Crowds::MOST));
     for victim in &victims {
         assert!(!take(&limiter, *victim, &held, 1, SEC).allowed);
@@ -182,7 +182,7 @@ fn a_sweep_keeps_whoever_is_not_full() {
 
 #[test]
 fn a_million_clients_take_less_than_200_bytes_each() {
-    // By capacities of rows and index, growth included; `benches/limiter.rs` measures the resident size.
+    // As allocated for rows and index, also while they grow; `benches/limiter.rs` measures the resident size.
     let limiter = Limiter::new(1_000_000);
     let mut most = 0;
     for number in 0..1_000_000 {
@@ -259,7 +259,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
-    /// Against one bucket a client that is never forgotten: forgetting can't be seen, changes of numbers included.
+    /// Compares with one bucket for each client that is never forgotten, through changes of numbers too.
     #[test]
     fn forgetting_full_buckets_can_not_be_seen(steps in prop::collection::vec(any_step(), 1..80)) {
         let grants = [grant(3, 1), grant(10, 2), grant(10, 0), grant(0, 1)];

@@ -20,7 +20,7 @@ fn message(reports: &[u8]) -> BudgetMessage {
     }
 }
 
-/// The bytes of a message, changed and signed anew.
+/// The text of a message whose bytes were changed and signed again.
 fn signed_anew(message: &BudgetMessage, change: impl FnOnce(&mut Vec<u8>)) -> String {
     let mut bytes = STANDARD_NO_PAD.decode(message.to_text(&key(1))).unwrap();
     bytes.truncate(bytes.len() - SIGNATURE_BYTES);
@@ -67,7 +67,7 @@ fn what_was_not_signed_with_the_key_or_was_changed_is_no_message() {
     assert_eq!(changed(20, 9), Err(MessageFault::Signature));
 }
 
-/// The key is right and the content is not: another program has it, or a later version.
+/// The key is right, but the content is not: another program or a later version has the key.
 #[test]
 fn signed_nonsense_is_no_message() {
     let whole = message(b"reports");

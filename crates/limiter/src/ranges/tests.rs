@@ -103,7 +103,7 @@ fn there_is_a_bound_and_everything_up_to_it_is_found() {
     assert!(Ranges::new(all.into_iter().chain([one_more])).is_err());
 }
 
-/// Networks and addresses that lie close together, so that they nest and meet.
+/// Networks that lie close together, so that many are nested or adjacent.
 fn any_net() -> impl Strategy<Value = IpNet> {
     prop_oneof![
         (0u32..64, 24u8..=32, any::<bool>()).prop_map(|(low, prefix, high)| {

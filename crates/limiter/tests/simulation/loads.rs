@@ -1,30 +1,30 @@
-//! The loads: those of the prototypes that chose the scheme.
+//! The loads of the simulation. In their names, C is the capacity and r the rate of the limit.
 
 use balancer_limiter::limit::Limit;
 use balancer_time::Nanos;
 
 use super::{Act, SEC, START};
 
-/// Requests in order, and what happens beside them.
+/// Requests, and events beside them.
 #[derive(Clone, Debug)]
 pub struct Load {
     pub name: String,
-    /// When, and at which instance.
+    /// When each request comes, and to which instance; in order.
     pub requests: Vec<(Nanos, usize)>,
     pub acts: Vec<(Nanos, Act)>,
-    /// The database is stopped.
+    /// From when to when the database is stopped.
     pub stopped: Option<(Nanos, Nanos)>,
     pub end: Nanos,
-    /// Requests a second while most come.
+    /// The highest rate of requests, per second.
     pub offered: f64,
 }
 
-/// Seconds after the start.
+/// The instant so many seconds after the start.
 fn second(seconds: f64) -> Nanos {
     START + (seconds * SEC as f64) as Nanos
 }
 
-/// Random arrivals.
+/// Requests at random, `rate` a second on average; `pick` chooses the instance of each.
 fn poisson(
     random: &mut fastrand::Rng,
     rate: f64,
@@ -43,7 +43,7 @@ fn poisson(
 }
 
 impl Load {
-    /// These requests.
+    /// A load of these requests.
     pub fn of(name: impl Into<String>, requests: Vec<(Nanos, usize)>, offered: f64) -> Self {
         let mut requests = requests;
         requests.sort_unstable();
@@ -51,7 +51,7 @@ impl Load {
         Self { name: name.into(), requests, acts: Vec::new(), stopped: None, end, offered }
     }
 
-    /// So many times the rate, spread over all.
+    /// `times` times the rate, spread over all instances.
     pub fn spread(n: usize, limit: Limit, times: f64, seed: u64) -> Self {
         let random = &mut fastrand::Rng::with_seed(seed);
         let rate = times * per_second(limit);
@@ -62,7 +62,7 @@ impl Load {
         )
     }
 
-    /// 80, 15 and 5 of a hundred at three instances.
+    /// Three times the rate; 80 % of it at one instance, 15 % and 5 % at two others.
     pub fn skewed(n: usize, limit: Limit, seed: u64) -> Self {
         let random = &mut fastrand::Rng::with_seed(seed);
         let rate = 3.0 * per_second(limit);
@@ -74,14 +74,14 @@ impl Load {
         Self::of("skewed 80/15/5, 3 r", poisson(random, rate, (0.0, 60.0), pick), rate)
     }
 
-    /// All of it at one instance.
+    /// `times` times the rate, all at one instance.
     pub fn at_one(limit: Limit, times: f64, seed: u64) -> Self {
         let random = &mut fastrand::Rng::with_seed(seed);
         let rate = times * per_second(limit);
         Self::of(format!("at one instance, {times} r"), poisson(random, rate, (0.0, 60.0), |_| 0), rate)
     }
 
-    /// Three times the capacity at once, after which the load goes on.
+    /// Three times the capacity at once; then twice the rate.
     pub fn burst(n: usize, limit: Limit, within_s: f64, seed: u64) -> Self {
         let random = &mut fastrand::Rng::with_seed(seed);
         let count = 3 * limit.capacity;
@@ -100,7 +100,7 @@ impl Load {
         Self::of("C at one idle instance", requests, f64::from(count) / 0.02)
     }
 
-    /// Half of the capacity at one instance, behind a light load at all.
+    /// A light load at all instances; then half of the capacity at once at one of them.
     pub fn burst_warm(n: usize, limit: Limit, seed: u64) -> Self {
         let random = &mut fastrand::Rng::with_seed(seed);
         let mut requests = poisson(random, 0.3 * per_second(limit), (0.0, 20.0), |r| r.usize(..n));
@@ -109,7 +109,7 @@ impl Load {
         Self::of("C/2 at one warm instance", requests, f64::from(count) / 0.02)
     }
 
-    /// The load moves to the next instance every so often.
+    /// `times` times the rate, at another instance every `each_s` seconds.
     pub fn moving(n: usize, limit: Limit, times: f64, each_s: u32, seed: u64) -> Self {
         let random = &mut fastrand::Rng::with_seed(seed);
         let rate = times * per_second(limit);
@@ -121,7 +121,7 @@ impl Load {
         Self::of(format!("moving each {each_s} s, {times} r"), requests, rate)
     }
 
-    /// One second of six.
+    /// Six times the rate for one second of every six.
     pub fn on_and_off(n: usize, limit: Limit, seed: u64) -> Self {
         let random = &mut fastrand::Rng::with_seed(seed);
         let rate = 6.0 * per_second(limit);
@@ -130,7 +130,7 @@ impl Load {
         Self::of("1 s on, 5 s off, 6 r", requests, rate)
     }
 
-    /// The first instance dies after 20 s and comes back after 40.
+    /// The first instance dies after 20 s and comes back after 40 s.
     pub fn dying(n: usize, limit: Limit, times: f64, seed: u64) -> Self {
         let random = &mut fastrand::Rng::with_seed(seed);
         let rate = times * per_second(limit);
@@ -141,19 +141,19 @@ impl Load {
         Self { acts, ..Self::of(format!("one dies and joins, {times} r"), requests, rate) }
     }
 
-    /// The database is stopped from 20 s to 50.
+    /// The same load, while the database is stopped from 20 s to 50 s.
     pub fn stopped(self) -> Self {
         let name = format!("{}, database stopped 30 s", self.name);
         Self { name, stopped: Some((second(20.0), second(50.0))), ..self }
     }
 }
 
-/// Tokens a second.
+/// The rate of a limit in tokens a second.
 pub fn per_second(limit: Limit) -> f64 {
     limit.rate.micro as f64 / 1e6 / f64::from(limit.rate.per_secs)
 }
 
-/// All of them for so many instances.
+/// All loads, for `n` instances.
 pub fn all(n: usize, limit: Limit, seed: u64) -> Vec<Load> {
     vec![
         Load::spread(n, limit, 12.0, seed),

@@ -1,5 +1,6 @@
-//! Several instances in one thread and on a made-up clock: the product's own limiter and budget, messages that take time, are lost
-//! or held back, instances that die and join, a database that stops. For `tests/budget.rs` and `benches/budget.rs`.
+//! Simulates several instances in one thread, with a clock of its own. Limiter and budget are the real ones; messages take
+//! time, get lost or are held up; instances die and join; the database stops. For `tests/budget.rs`, `tests/one_way.rs` and
+//! `benches/budget.rs`.
 #![allow(dead_code)]
 
 pub mod loads;
@@ -19,7 +20,7 @@ use balancer_time::{Moment, Nanos};
 
 pub const SEC: Nanos = 1_000_000_000;
 
-/// Every simulation begins here, so that nothing happens before the clock's 0.
+/// When every simulation begins. Later than 0, so that instances can be started before it.
 pub const START: Nanos = 1_000 * SEC;
 
 /// What happens beside requests.
@@ -36,9 +37,9 @@ pub struct Carrier {
     pub delay: Nanos,
     /// Messages in a thousand that are lost on the way to one instance.
     pub lost_permille: u32,
-    /// The same, for those that come twice, the second time up to half a second later: out of order.
+    /// Messages in a thousand that come twice, the second time up to half a second later, and so out of order.
     pub again_permille: u32,
-    /// While the database is stopped nothing is sent, and the sender knows.
+    /// From when to when the database is stopped: nothing is sent, and senders know it.
     pub stopped: Option<(Nanos, Nanos)>,
 }
 
@@ -54,7 +55,7 @@ struct Instance {
     limiter: Arc<Limiter>,
     budget: Budget,
     woken: Arc<AtomicBool>,
-    /// The tick that counts; others were replaced by it.
+    /// When the next tick is due. Ticks that were planned for another time are ignored.
     due: Nanos,
     sent_at: Nanos,
 }
@@ -67,9 +68,9 @@ enum Event {
 pub struct World {
     pub grant: Grant,
     pub client: ClientKey,
-    /// The sender of the first instance hangs in that time; it hears the others.
+    /// In that time the first instance can't send, but hears the others.
     pub mute: Option<(Nanos, Nanos)>,
-    /// What is told to the first instance in that time lies somewhere until its end.
+    /// In that time messages to the first instance are held up until its end.
     pub deaf: Option<(Nanos, Nanos)>,
     carrier: Carrier,
     instances: Vec<Option<Instance>>,
@@ -102,7 +103,7 @@ impl World {
             reports: 0,
         };
         for number in 0..instances {
-            // They were started one after another, and have heard each other before the load begins.
+            // Started at different times, and early enough to hear each other before the load begins.
             let first = START - 5 * SEC + world.random.u64(..TICK);
             world.instances.push(None);
             world.start(number, first);
@@ -128,7 +129,7 @@ impl World {
         self.events.insert(self.number, event);
     }
 
-    /// Does what is due until then.
+    /// Runs all events up to that instant.
     pub fn run_until(&mut self, until: Nanos) {
         while let Some(Reverse((now, number))) = self.queue.peek().copied() {
             if now > until {
@@ -159,7 +160,7 @@ impl World {
             return;
         }
         if stopped {
-            // The driver has nobody to give anything to, and asks for nothing.
+            // The real driver can't send now, and does not ask for reports.
             instance.due = now + GAP;
             return self.plan(now + GAP, Event::Tick(number));
         }
@@ -191,7 +192,7 @@ impl World {
             };
             let is_own = self.instances[to].as_ref().is_some_and(|instance| instance.id == from);
             if is_own && arrival - now > DEAD_AFTER {
-                // The driver takes it for no sign that the others hear this instance now.
+                // The real driver ignores an own message that took so long: it does not show that the others hear it now.
                 continue;
             }
             self.plan(arrival, Event::Message(to, from, Arc::clone(&reports)));
@@ -202,12 +203,12 @@ impl World {
         }
     }
 
-    /// A request at `now`; whether it is allowed.
+    /// Sends a request to an instance at `now`. Returns whether it is allowed.
     pub fn ask(&mut self, number: usize, now: Nanos) -> bool {
         self.ask_as(self.client, number, now)
     }
 
-    /// The same of another client.
+    /// The same for another client.
     pub fn ask_as(&mut self, client: ClientKey, number: usize, now: Nanos) -> bool {
         self.run_until(now);
         let Some(instance) = &mut self.instances[number] else { return false };
@@ -230,7 +231,7 @@ impl World {
                     .min_by_key(Bucket::level_micro);
                 self.start(number, now);
                 if let (Some(instance), Some(bucket)) = (&self.instances[number], lowest) {
-                    // As `instance_state` gives it back.
+                    // The real program restores the lowest of the saved levels.
                     let saved = Saved {
                         id: BucketId::of("default"),
                         of_rule: false,
@@ -245,12 +246,12 @@ impl World {
         }
     }
 
-    /// The budgets that are there.
+    /// The budgets of the instances that are alive.
     pub fn budgets(&self) -> impl Iterator<Item = &Budget> {
         self.instances.iter().flatten().map(|instance| &instance.budget)
     }
 
-    /// What each instance says that others spent of the client's bucket.
+    /// How many tokens of the client's bucket others spent, as each instance knows it.
     pub fn spent_elsewhere(&self, now: Nanos) -> Vec<u64> {
         let look = |instance: &Option<Instance>| {
             let levels = instance.as_ref()?.limiter.levels(self.client, Ask::of(&self.grant), at(now));
@@ -260,24 +261,24 @@ impl World {
     }
 }
 
-/// What a run came to.
+/// The results of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Outcome {
     pub offered: u64,
     pub admitted: u64,
     /// What one bucket would have admitted of the same requests.
     pub ideal: u64,
-    /// Refused although all that was admitted had left a token.
+    /// Requests that were refused although all that was admitted left a token in one bucket.
     pub falsely: u64,
-    /// Most that was admitted in any span T beyond C + r·T.
+    /// The most tokens beyond C + r·T that were admitted in any span T.
     pub excess: u64,
     /// Messages a second of all instances.
     pub messages: f64,
-    /// Most tokens that an instance was told of beyond what the others had admitted: what was charged twice.
+    /// The most tokens that an instance was charged beyond what the others had admitted.
     pub charged_twice: u64,
 }
 
-/// Charged with all that was admitted, wherever; it may go below 0, and its depth is the excess.
+/// A bucket that is charged with everything that was admitted anywhere. Its lowest level below 0 is the excess.
 struct Account {
     limit: Limit,
     bucket: Bucket,
@@ -329,15 +330,15 @@ pub fn run(instances: usize, limit: Limit, load: &loads::Load, carrier: Carrier,
     outcome
 }
 
-/// Most that may be admitted beyond C + r·T with `offered` requests a second and messages that take `delay`.
+/// The bound on what may be admitted beyond C + r·T, with `offered` requests a second and messages that take `delay`.
 pub fn bound(instances: usize, limit: Limit, offered: f64, delay: Nanos) -> f64 {
     let (n, delay_s) = (instances as f64, delay as f64 / SEC as f64);
     let (gap_s, tick_s) = (GAP as f64 / SEC as f64, TICK as f64 / SEC as f64);
     let untold = (f64::from(limit.capacity) / (4.0 * n)).max(1.0);
     let rate = loads::per_second(limit);
-    // As if every other instance admitted all that its bucket has until it is told.
+    // Every other instance admits at most what its bucket holds until it hears of the first.
     let untold_at_once = (n - 1.0) * (f64::from(limit.capacity) + rate * (gap_s + delay_s));
-    // What a small bucket is not charged, since there was no room in it for as much.
+    // A small bucket is not charged what flowed in and found no room.
     let flow = rate * (gap_s + tick_s);
     let untold_at_once = untold_at_once + (flow + 2.0 - f64::from(limit.capacity) / 2.0).clamp(0.0, flow);
     (n * untold + offered * (gap_s + delay_s) + rate * (tick_s + delay_s)).min(untold_at_once)

@@ -22,7 +22,7 @@ fn ranges(list: &[(&str, u32)]) -> Ranges {
     Ranges::new(list.iter().map(range)).unwrap()
 }
 
-/// What decides with that capacity as the default.
+/// The state with these ranges, and a default of that capacity.
 fn shared(ranges: &Ranges, default: Option<u32>) -> Shared<'_> {
     static NO_PLANS: LazyLock<PlanMap> = LazyLock::new(PlanMap::default);
     let default: Option<&'static Terms> =
@@ -47,7 +47,7 @@ fn id(text: &str) -> ClientId {
     ClientId::parse(text).unwrap()
 }
 
-/// Takes tokens from whoever an address counts as without an entry; what is left, or `None` for a refusal.
+/// Takes tokens for an address without an entry. Returns what is left, or `None` for a refusal.
 fn take(limiter: &Limiter, shared: Shared<'_>, address: &str, cost: u32) -> Option<u32> {
     let (client, granted, _) = shared.of_address(ip(address));
     take_own(limiter, client, granted.grant().unwrap(), cost)
@@ -162,7 +162,7 @@ fn an_entry_with_a_bucket_of_its_own_starts_from_where_its_client_was() {
     assert_eq!(take_own(&limiter, own, &named(7), 1), Some(2));
     // The rest of the prefix has what it had.
     assert_eq!(take(&limiter, shared, "2001:db8::2", 1), Some(0));
-    // Once more: it has a bucket now, and that one moves.
+    // Updated: it has a bucket of its own, whose level changes.
     limiter.entry_changed(&id("2001:db8::1"), Some(&numbers(9)), shared, at(SEC));
     assert_eq!(take_own(&limiter, own, &named(9), 1), Some(3));
 
@@ -174,7 +174,7 @@ fn an_entry_with_a_bucket_of_its_own_starts_from_where_its_client_was() {
     let is_known = |client| limiter.peek(client, BucketId::of("default"), at(SEC)).is_some();
     assert!(!is_known(own) && !is_known(peer));
 
-    // Nobody was there: a new bucket, full.
+    // There was no bucket: a new one, which is full.
     limiter.entry_changed(&id("9.9.9.9:80"), Some(&numbers(4)), shared, at(SEC));
     assert_eq!(take_own(&limiter, ClientKey::of_id(&id("9.9.9.9:80")), &named(4), 1), Some(3));
 }
@@ -219,7 +219,7 @@ fn a_changed_plan_flows_at_its_new_rate_from_the_moment_of_the_change() {
         limiter.acquire(client, Ask { cost, ..Ask::of(granted.grant().unwrap()) }, at(now)).first().left
     };
     assert_eq!(left(own, &granted(), 10, SEC), 0);
-    // The same numbers by an entry of its own: no business of the plan.
+    // The same numbers, but not from the plan.
     assert_eq!(left(other, &Granted::Limited(named(10)), 10, SEC), 0);
     let terms = Terms::of_numbers(Limit { capacity: 12, rate: Rate::per_second(1_000_000) });
     let change = plans.put(Plan { name, terms }).unwrap();
@@ -227,7 +227,7 @@ fn a_changed_plan_flows_at_its_new_rate_from_the_moment_of_the_change() {
     // 0 of 10 are 2 of 12, and three seconds bring three.
     assert_eq!(left(own, &granted(), 0, 103 * SEC), 5);
     assert_eq!(left(other, &Granted::Limited(named(10)), 0, 103 * SEC), 0);
-    // Its number may be another one's from now on.
+    // From now on the number may be another plan's.
     limiter.plan_changed(&PlanChange { terms: None, ..change.clone() }, at(103 * SEC));
     limiter.plan_changed(&PlanChange { terms: Some(Terms::of_numbers(limit(99))), ..change }, at(103 * SEC));
     assert_eq!(limiter.peek(own, BucketId::of("default"), at(103 * SEC)).unwrap().limit().capacity, 12);
@@ -256,7 +256,7 @@ fn an_entry_comes_to_its_plan_its_own_buckets_or_nothing() {
     let exempt = of(ClientLimit { exempt: true, own, ..planned });
     assert!(matches!(exempt, Granted::Exempt(_)));
     assert_eq!(exempt.importance(), Importance { weight: 4, priority: Priority::Background });
-    // A plan that is not heard of yet: what clients without an entry have, under the entry's name.
+    // A plan that is not known yet: the numbers of the default, but the kind of the entry.
     let unknown = ClientLimit { plan: PlanName::parse("new").ok(), ..numbers(1) };
     assert_eq!(seen(&of(unknown.clone())), Some((3, None, None)));
     let no_default = Shared { default: None, ..shared };
@@ -278,7 +278,7 @@ fn a_shared_range_counts_all_its_addresses_as_one_and_follows_its_changes() {
     let after = whole(9, true);
     limiter.entry_changed(&id("10.0.0.0/8"), None, shared(&after, Some(1)), at(SEC));
     assert_eq!(take(&limiter, shared(&after, Some(1)), "10.0.0.3", 1), Some(6));
-    // Not shared any more: everybody has a bucket of their own, and the common one is forgotten.
+    // Not shared any more: each address has a bucket of its own, and the shared one is forgotten.
     let apart = whole(9, false);
     limiter.shared_changed(shared(&apart, Some(1)), at(SEC));
     assert_eq!(limiter.clients(), 0);

@@ -11,7 +11,7 @@ use balancer_time::Nanos;
 
 const SEC: Nanos = 1_000_000_000;
 
-/// The sizes of the table that the rules are tried at.
+/// Sizes of the table.
 const SIZES: [u32; 2] = [4, 20_000];
 
 fn grant(capacity: u32, per_sec: u64, entry: EntryKind) -> Grant {
@@ -31,7 +31,7 @@ fn range() -> Crowds {
     Crowds::of_range("10.0.0.0/8".parse().unwrap())
 }
 
-/// As a client of the default, a member of a range, or one that an entry names.
+/// A request of a client of the default, of a member of a range, or of a client that an entry names.
 fn ask(grant: &Grant) -> Ask<'_> {
     let room = match grant.entry {
         EntryKind::Client => Room::Own,
@@ -41,7 +41,7 @@ fn ask(grant: &Grant) -> Ask<'_> {
     Ask { room, ..Ask::of(grant) }
 }
 
-/// How many of so many requests are allowed; what is said beforehand is what happens.
+/// How many of so many requests are allowed. Checks that [`Limiter::foresee`] says so before.
 fn passed(limiter: &Limiter, client: ClientKey, grant: &Grant, requests: u32, now: Nanos) -> u32 {
     let allowed = |_: &u32| {
         let (said, levels) = limiter.foresee(client, ask(grant), at(now));
@@ -88,7 +88,7 @@ fn members_of_a_range_share_its_numbers_and_clients_of_the_default_those_of_the_
             assert_eq!(allowed, capacity * u32::from(Crowds::MOST), "{size} {kind:?}");
         }
         assert_eq!((limiter.clients(), limiter.crowds()), (size as usize, 2 * usize::from(Crowds::MOST)));
-        // Nobody who is refused was pushed out.
+        // No client that is refused lost its row.
         let default = grant(1, 0, EntryKind::Default);
         assert!((0..size).all(|number| passed(&limiter, client(number), &default, 1, SEC) == 0));
     }
@@ -113,7 +113,7 @@ fn who_is_always_refused_needs_no_row() {
 #[test]
 fn who_leaves_a_crowd_starts_from_what_it_has_left() {
     let limiter = Limiter::new(1);
-    // Full again after a second, and then there is room.
+    // The bucket is full again after a second; then there is room.
     let first = grant(1, 1, EntryKind::Default);
     assert!(limiter.acquire(client(1), ask(&first), at(SEC)).allowed);
     let slow = grant(5, 0, EntryKind::Default);

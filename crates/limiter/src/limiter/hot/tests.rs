@@ -19,7 +19,7 @@ const LONG_AGO: HearingSince = HearingSince { began: 1, is_new: false, is_silent
 fn hot(now: Nanos) -> HotBucket {
     let mut bucket = HotBucket::new(ClientKey::digest(b"a"), BucketId(1), 5, now);
     bucket.heat(9, now);
-    // As every decision does first.
+    // Every decision does this first.
     bucket.foresee(USUAL, LINK, 0, now);
     bucket
 }
@@ -39,7 +39,7 @@ fn told(episode: u32, spent: u64, fresh: u64, rate: u64) -> SpentReport {
     }
 }
 
-/// Episode, spent and fresh of a report, since when it is heard, and what it comes to.
+/// Episode, spent and fresh of a report; since when the others are heard; the result.
 type Step = ((u32, u64, u64), HearingSince, Heard);
 
 #[test]
@@ -150,7 +150,7 @@ fn a_report_that_was_not_sent_is_told_again_as_if_it_had_not_been_made() {
     assert_eq!(bucket.report(SEC, TOLD), first);
     bucket.spend(3, SEC);
     let second = bucket.report(SEC + TICK, TOLD);
-    // An older one can not be taken back any more: the second has told it.
+    // The first can't be taken back any more, since the second was made after it.
     bucket.take_back(&first);
     assert_eq!((second.spent, second.fresh, bucket.untold()), (12, 3, 0));
 }
@@ -171,7 +171,7 @@ fn others_go_on_for_three_ticks_and_leave_this_instance_its_part() {
         (&[10, 20], 500 * MS, 15_000),
         (&[10], 1_500 * MS, 15_000),
         (&[10], 3 * SEC, 15_000),
-        // Whoever goes on tells each tick: an older word is void.
+        // An instance that goes on reports each tick, so an old report says nothing.
         (&[10], 3 * SEC + 1, 0),
         (&[10], 9 * SEC, 0),
         // At most two thirds of 50 a second.
@@ -185,7 +185,7 @@ fn others_go_on_for_three_ticks_and_leave_this_instance_its_part() {
     assert_eq!(after(&[10], 500 * MS, returned), 0);
     let mut bucket = hot(SEC);
     bucket.hear(3, &told(1, 1, 1, 10), LONG_AGO, 2 * SEC);
-    // Asked again and again, as decisions do.
+    // Asked several times, as decisions do.
     let mut ahead = |ms| bucket.foresee(USUAL, LINK, 0, 2 * SEC + ms * MS) / 1_000;
     let ahead = [1_400, 2_900, 3_000, 3_001, 4_000].map(&mut ahead);
     assert_eq!(ahead, [14_000, 15_000, 15_000, 0, 0]);
@@ -203,7 +203,7 @@ fn one_that_cools_says_at_the_end_that_it_does_not_go_on() {
     let last = bucket.report(11 * SEC, TOLD);
     assert_eq!((last.fresh, last.rate_micro), (0, 0));
     assert!(!bucket.is_changed() && bucket.is_over(Some(LINK), 11 * SEC));
-    // One that can't be told is not kept for ever.
+    // It is not kept forever if the report can't be sent.
     bucket.take_back(&last);
     assert!(!bucket.is_over(Some(LINK), 21 * SEC - 1) && bucket.is_over(Some(LINK), 21 * SEC));
 }
@@ -249,7 +249,7 @@ fn what_was_spent_in_the_period_before_is_told_to_nobody() {
     let told_before = bucket.report(SEC, TOLD);
     bucket.spend(3, SEC);
     bucket.begin_period(6, 1);
-    // That it was not told after all does not matter any more.
+    // It does not matter any more that this report could not be sent.
     bucket.take_back(&told_before);
     assert_eq!((bucket.untold(), bucket.foresee(USUAL, LINK, 0, 2 * SEC)), (0, 0));
     bucket.spend(2, 2 * SEC);

@@ -57,7 +57,7 @@ fn levels_are_shown_by_the_numbers_in_force_and_nothing_is_taken() {
         let levels = limiter.levels(client(1), Ask::of(&both), at(1));
         assert_eq!(levels, ClientLevels { buckets: vec![3, 48], spent_elsewhere: vec![0; 2], in_flight: 0 });
     }
-    // Numbers that will be put in force by the next request.
+    // With the numbers that the next request will put in force.
     let larger = grant(&[("day", 60), ("new", 7)]);
     assert_eq!(limiter.levels(client(1), Ask::of(&larger), at(1)).buckets, [58, 7]);
     assert_eq!(limiter.levels(client(2), Ask::of(&larger), at(1)).buckets, [60, 7]);
@@ -101,7 +101,7 @@ fn saved_levels_come_back_with_what_flowed_in_since() {
     }
     assert_eq!(after.levels(client(1), Ask::of(&both), at(0)).buckets, [2, 47]);
     assert!(take(&after, &both, 2, at(0)) && !take(&after, &both, 1, at(0)));
-    // Long enough ago: full, and not worth a row.
+    // Saved so long ago that it is full again: no row is made.
     let late = Limiter::new(10);
     assert!(saved.iter().all(|(client, saved)| late.restore(*client, saved, 60 * SEC, at(0))));
     assert_eq!(late.clients(), 0);
@@ -193,7 +193,7 @@ fn a_range_that_is_filled_fills_those_of_whom_it_is_not_known_yet_that_it_decide
         after.fill_where(|_, entry| entry == EntryKind::Range);
         assert_eq!(after.levels(client(1), Ask::of(grant), at(0)).buckets, [left]);
         assert!(take(&after, grant, left, at(0)) && !take(&after, grant, 1, at(0)));
-        // From then on it is known.
+        // From then on it is known what decides.
         after.fill_where(|_, entry| entry == EntryKind::Range);
         assert_eq!(take(&after, grant, 5, at(0)), left == 5);
     }

@@ -19,7 +19,7 @@ fn grant(capacity: u32, most: u32) -> Grant {
 
 const NOW: Moment = Moment { now: 1_000_000_000, wall_s: 0 };
 
-/// Runs `each` on that many threads at once; how many of them had somebody inside at the worst moment.
+/// Runs `each` on that many threads at once. Returns the largest number of requests that were under way at the same time.
 fn most_at_once(
     limiter: &Arc<Limiter>,
     threads: u32,
@@ -61,7 +61,7 @@ fn there_are_never_more_inside_than_may_be_and_in_the_end_nobody_is() {
 fn a_crowd_that_shares_an_overflow_bucket_shares_its_bound() {
     let limiter = Arc::new(Limiter::new(1));
     let (_, first) = limiter.admit(client(0), Ask::of(&grant(5, 1)), NOW);
-    // Every one of them alone in its crowd or with others: never more than two of the same client.
+    // Requests of one client share a crowd's row, so its bound of two holds.
     let most = most_at_once(&limiter, 8, |_| (client(1), grant(1_000_000, 2)));
     assert!((1..=2).contains(&most), "{most}");
     assert!(limiter.overflowed() >= 8 * 2_000);
@@ -98,7 +98,7 @@ fn who_is_inside_is_not_forgotten() {
     limiter.fill(client(1));
     assert_eq!(limiter.clients(), 1);
     assert!(limiter.admit(client(1), free, NOW).0.crowded);
-    // There is no room for another one either, as long as it lasts.
+    // Nor is there room for another client while the request is under way.
     assert!(limiter.acquire(client(2), Ask::of(&grant(5, 1)), NOW).overflow);
     drop(seat);
     for _ in 0..16 {

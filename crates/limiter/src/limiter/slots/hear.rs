@@ -1,4 +1,4 @@
-//! What another instance told of a bucket is charged to it.
+//! Charges the reports of other instances to a bucket.
 
 use super::super::others::{Heard, HearingSince};
 use super::mark::Mark;
@@ -8,18 +8,19 @@ use crate::bucket::Bucket;
 use crate::reports::SpentReport;
 use balancer_time::Moment;
 
-/// In which period something was spent that another instance told, by this one's clock.
+/// The period in which reported tokens were spent, by this instance's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SpentIn {
-    /// One that is over, and so is what was spent in it.
+    /// One that is over, so its tokens do not count any more.
     Past,
+    /// The current one; also for a bucket without a reset.
     Present,
-    /// One that has not begun here: the other one's clock is ahead.
+    /// The one with that number, which has not begun here: the other instance's clock is ahead.
     Future(u32),
 }
 
 impl Slot {
-    /// A bucket that another instance told of and that was never asked here.
+    /// A new bucket for a report, of which no request was seen here.
     fn reported(report: &SpentReport, when: Moment) -> Self {
         let reset = report.reset.map(|(reset, _)| reset);
         Self {
@@ -41,7 +42,7 @@ impl Slot {
         }
     }
 
-    /// Charges what another instance told. `None`: there is no room for more hot buckets.
+    /// Charges a report of another instance. `None`: there is no room for another hot bucket.
     fn hear(
         &mut self,
         peer: u32,
@@ -56,12 +57,12 @@ impl Slot {
         let spent_in = self.spent_in(report);
         let full = self.bucket.limit();
         let hot = self.heat(sharing, now)?;
-        // Only who spends of this period is taken to go on.
+        // Only an instance that spends of this period is assumed to go on.
         let rate_micro = if spent_in == SpentIn::Present { report.rate_micro } else { 0 };
         let heard = hot.hear(peer, &SpentReport { rate_micro, ..*report }, since, now);
         let new = match heard {
             Heard::New(tokens) => tokens,
-            // While it was held to a part, as much was taken off for others as was taken here.
+            // While the bucket was held to a part, the parts of the others were taken off with each token.
             Heard::CaughtUp(tokens) => hot.less_presumed(tokens),
             Heard::Baseline | Heard::WentBack => 0,
         };
@@ -69,7 +70,7 @@ impl Slot {
             SpentIn::Past => {}
             SpentIn::Present => {
                 hot.elsewhere = hot.elsewhere.saturating_add(new);
-                // Exact: the bucket is settled.
+                // `catch_up` has settled the bucket.
                 let micro = hot.pay_with_spare(new, full, link.members, over, now);
                 self.bucket.lower(micro, debt_of(full, link.members));
             }
@@ -78,7 +79,7 @@ impl Slot {
         Some(heard)
     }
 
-    /// Brings it to `when` without a request; what flowed in and found no room, in millionths.
+    /// Brings it to `when` without a request. Returns what flowed in and found no room, in millionths.
     pub(in super::super) fn catch_up(&mut self, sharing: &mut Sharing<'_>, when: Moment) -> u64 {
         let flow = self.settle_shared(sharing, when);
         self.leak(flow, sharing);
@@ -87,7 +88,8 @@ impl Slot {
 }
 
 impl Slots {
-    /// Charges what another instance told; see [`Slot::hear`].
+    /// Charges a report of another instance, for whose bucket a slot is made if there is none. `None`: there is no room for
+    /// another hot bucket.
     pub fn hear(
         &mut self,
         peer: u32,

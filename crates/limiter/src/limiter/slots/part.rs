@@ -1,6 +1,6 @@
-//! A bucket that is held to a part, because this instance is cut off from the others. Its level and its numbers stay those of
-//! the whole, and each token is as much dearer as the part is smaller: so it holds a part, refills at that part of the rate, and
-//! nothing has to be put right when it is whole again, is saved, or is found to be full.
+//! Buckets that are held to a part, because this instance is cut off from the others. Level and numbers stay those of the
+//! whole bucket, but each token costs `1 / part` tokens of the level. So the bucket gives out its part of the capacity and of
+//! the rate, and nothing has to be converted when the silence ends, or when it is saved or checked to be full.
 
 use super::super::link::PeerLinkState;
 use super::Slot;
@@ -14,38 +14,39 @@ impl Slot {
         self.mark.is_parted()
     }
 
-    /// It is held to that part in this silence.
+    /// Holds it to that part in this silence.
     pub(super) fn hold_to(&mut self, part: f64, returns: u32) {
         self.mark = Mark::parted(part, returns);
     }
 
-    /// Ends being held to a part where that is over.
+    /// Makes it whole again, if it was held to a part and that silence is over, or it is not shared any more.
     pub(super) fn rejoin(&mut self, link: PeerLinkState, is_shared: bool, now: Nanos) {
         let goes_on = is_shared && link.cut_off && self.mark.is_of(link.returns);
         if !self.mark.is_parted() || goes_on {
             return;
         }
         if self.mark.owes() {
-            // More than it had was missing to the others' parts, of which nothing is charged afterwards.
+            // What it gave out beyond its part was taken off as if the others had spent theirs, which they report themselves.
             self.bucket.forgive(link.returned_at.min(now));
         }
         self.mark = Mark::QUIET;
     }
 
-    /// What `cost` tokens take of the level, in millionths.
+    /// By how many millionths `cost` tokens lower the level.
     pub(super) fn price(&self, cost: u32) -> i64 {
         if self.is_parted() { self.mark.price(cost) } else { i64::from(cost) * MICRO }
     }
 
-    /// The level at which `cost` tokens are given out. A part that never has so many gives them out when it is full, and owes
-    /// the rest: else a client of one token, or of one dear request, would be refused as long as the silence lasts.
+    /// The level at which `cost` tokens are given out, in millionths. If the part can never hold as many, the bucket gives them
+    /// out when it is full, and owes the rest. Otherwise a client with a capacity of one token, or with one costly request,
+    /// would be refused as long as the silence lasts.
     pub(super) fn needs(&self, cost: u32) -> i64 {
         let capacity = self.bucket.limit().capacity;
         let price = self.price(cost);
         if cost > capacity { price } else { price.min(i64::from(capacity) * MICRO) }
     }
 
-    /// Takes what [`Slot::needs`] found to be there.
+    /// Takes `cost` tokens. The level must be at least what [`Slot::needs`] says.
     pub(super) fn take(&mut self, cost: u32) {
         if !self.is_parted() {
             return self.bucket.take(cost);
@@ -57,7 +58,7 @@ impl Slot {
         self.bucket.take_at(cost, price);
     }
 
-    /// Whole tokens that can be had of it.
+    /// Whole tokens that it would give out.
     pub(super) fn whole(&self) -> u32 {
         if !self.is_parted() {
             return self.bucket.whole();
@@ -67,7 +68,7 @@ impl Slot {
         whole.max(u32::from(self.bucket.level_micro() >= self.needs(1)))
     }
 
-    /// As [`crate::bucket::Bucket::outcome`].
+    /// As [`crate::bucket::Bucket::outcome`], for the part.
     pub(super) fn outcome(&self, cost: u32, allowed: bool) -> TakeOutcome {
         if !self.is_parted() {
             return self.bucket.outcome(cost, allowed);

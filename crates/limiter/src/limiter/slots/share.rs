@@ -1,5 +1,5 @@
-//! A bucket that several instances share: what is hidden from the others, and how it is held to a part while this instance is
-//! cut off from them.
+//! Buckets that several instances share: decisions take into account what others are assumed to spend, hide a few tokens from
+//! them and publish more, and hold the bucket to a part while this instance is cut off.
 
 use super::super::hot::{HotBucket, ToldBucket};
 use super::super::hot_table::{HotCounts, HotPlace, HotTable};
@@ -13,13 +13,13 @@ use crate::limiter::{Ask, Verdict};
 use crate::terms::{BucketId, BucketSpec};
 use balancer_time::{Moment, Nanos};
 
-/// What a decision has at hand to share what it takes: the shard's hot buckets, under its lock.
+/// What a decision needs to share what it takes. The shard's lock is held.
 pub(in super::super) struct Sharing<'a> {
     pub link: PeerLinkState,
     pub client: ClientKey,
     pub hot: &'a mut HotTable,
     pub counts: &'a HotCounts,
-    /// Something has to be told soon.
+    /// Something has to be reported soon.
     pub loud: bool,
     /// There was no room for a hot bucket.
     pub no_room: bool,
@@ -34,9 +34,9 @@ impl<'a> Sharing<'a> {
 /// What [`Slot::settle`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flow {
-    /// So many millionths flowed in, of which so many found no room.
+    /// So many millionths flowed in; the second number is how many of these found no room.
     In(u64, u64),
-    /// Its period turned.
+    /// A new period has begun.
     Filled,
 }
 
@@ -51,18 +51,18 @@ impl Flow {
 }
 
 impl Slot {
-    /// Whether it must stay though it is full: counts are kept for it.
+    /// Whether it is hot, so that it must stay even if it is full.
     pub(super) fn is_hot(&self) -> bool {
         self.hot.is_some()
     }
 
-    /// It is quiet from now on.
+    /// Makes it quiet. The caller removes the hot bucket.
     pub fn cool(&mut self) {
         self.hot = None;
     }
 
-    /// A silence is over: gives back what was taken off for others when it was held to a part, as far as that has not flowed in
-    /// since. They tell what they spent. How many of so many tokens that this instance did not tell then have not flowed in either.
+    /// A silence is over: gives back what was taken off for others when it began, as far as that has not flowed in since; the
+    /// others will report what they spent. Returns how many of the untold tokens have not flowed in since.
     pub(in super::super) fn settle_silence(&mut self, hot: &mut HotBucket, now: Nanos) -> u64 {
         let limit = self.bucket.limit();
         let flowed = |since: Nanos| Bucket::full(limit, since).flow(now);
@@ -73,14 +73,14 @@ impl Slot {
         hot.untold().saturating_sub(flowed(hot.told_at()) / MICRO as u64)
     }
 
-    /// What a report says of it beside what was spent.
+    /// What a report says about it, except for what was spent.
     pub(in super::super) fn told(&self, has_own_row: bool) -> ToldBucket {
         let (limit, of_rule, reset) = (self.bucket.limit(), self.of_rule, self.reset());
         ToldBucket { limit, of_rule, has_own_row, reset }
     }
 
-    /// Brings it to `when` with these numbers in force; whether it has `cost` tokens beside what others are taken to have
-    /// spent.
+    /// Brings it to `when` and puts these numbers in force. Returns whether it has `cost` tokens, without what others are
+    /// assumed to have spent.
     #[inline(always)]
     fn holds_shared(
         &mut self,
@@ -100,7 +100,8 @@ impl Slot {
         self.bucket.level_micro() - ahead >= self.needs(cost)
     }
 
-    /// Does what [`Slot::holds_shared`] does, for a look: what others are taken to have spent is taken off.
+    /// Does to a copy of a slot what [`Slot::holds_shared`] does, and takes off what others are assumed to have spent: then it
+    /// is as the next request would find it.
     fn foresee(
         &mut self,
         spec: &BucketSpec,
@@ -134,7 +135,7 @@ impl Slot {
         }
     }
 
-    /// Takes the tokens where `takes` says so, and says what became of the request.
+    /// Takes the tokens if `takes`, and returns the bucket's answer. `enough`: it has the tokens.
     #[inline(always)]
     fn conclude(
         &mut self,
@@ -160,15 +161,15 @@ impl Slot {
                 _ => self.hide(spec.in_force(), cost, sharing, when.now),
             }
         }
-        // What others are taken to have spent is missing for whoever is told of the level, and comes back.
+        // The level that the client is told is without what others are assumed to have spent; it is not taken off for good.
         self.bucket.shift(-ahead);
         let verdict = self.verdict(cost, enough, when);
         self.bucket.shift(ahead);
         verdict
     }
 
-    /// As [`Slot::settle`]. Where its period turned, what was hidden and told before counts for nobody any more, and what others told
-    /// of this one does.
+    /// As [`Slot::settle`]. If a new period has begun, what was spent before does not count any more, and what others have
+    /// already reported of this period is charged.
     #[inline(always)]
     pub(super) fn settle_shared(&mut self, sharing: &mut Sharing<'_>, when: Moment) -> Flow {
         let flow = self.settle(when);
@@ -181,7 +182,8 @@ impl Slot {
         flow
     }
 
-    /// What is to be taken off its level for others. While this instance is cut off, it is held to its part instead.
+    /// How many millionths the level has to be lower for what others are assumed to have spent. While this instance is cut off,
+    /// the bucket is held to its part instead, and it is 0.
     #[inline(always)]
     fn share(&mut self, full: Limit, flow: Flow, sharing: &mut Sharing<'_>, now: Nanos) -> i64 {
         let link = sharing.link;
@@ -216,7 +218,8 @@ impl Slot {
         }
     }
 
-    /// Of what flowed in, this instance's part is forgotten of what is hidden; all of it of what can't be told.
+    /// Drops what was spent here and has flowed in again: of hidden tokens as much as this instance's part of the flow, of untold
+    /// ones that can't be reported as much as the whole flow.
     pub(super) fn leak(&mut self, flow: Flow, sharing: &mut Sharing<'_>) {
         let Flow::In(micro, _) = flow else { return };
         self.mark.leak(micro, sharing.link.members);
@@ -227,7 +230,7 @@ impl Slot {
         }
     }
 
-    /// Tokens were taken of it at `now`, and it is not hot.
+    /// Tokens were taken at `now` from a bucket that is not hot: hides them, or makes the bucket hot.
     #[inline(always)]
     fn hide(&mut self, full: Limit, cost: u32, sharing: &mut Sharing<'_>, now: Nanos) {
         let link = sharing.link;
@@ -243,7 +246,7 @@ impl Slot {
         }
     }
 
-    /// It is hot from now on: what is hidden is published. `None`: there is no room for more of them.
+    /// Makes it hot, or keeps it hot for longer; hidden tokens are published. `None`: there is no room for another hot bucket.
     pub(super) fn heat<'h>(&mut self, sharing: &'h mut Sharing<'_>, now: Nanos) -> Option<&'h mut HotBucket> {
         let place = match self.hot {
             Some(place) => place,
@@ -257,18 +260,18 @@ impl Slot {
     }
 }
 
-/// This instance's part of a bucket while it is cut off; an even one where nothing is known of it.
+/// This instance's part of a bucket while it is cut off; an even part if the bucket is not hot.
 fn part_of(hot: Option<&HotBucket>, full: Limit, link: PeerLinkState, now: Nanos) -> f64 {
     hot.map_or_else(|| even_part(link.members), |hot| hot.part(full, link.members, now))
 }
 
-/// The deepest that others' spending may bring a bucket, in millionths: as if each of them had taken it whole.
+/// The lowest level that the spending of others may cause, in millionths: as if each of them had taken the whole capacity.
 pub(super) fn debt_of(limit: Limit, members: u32) -> i64 {
     -(i64::from(members.saturating_sub(1)) * i64::from(limit.capacity)).saturating_mul(MICRO)
 }
 
 impl Slots {
-    /// As [`Slots::acquire`], where instances share the budget. Not inlined, so that the other one is as quick as if this were not here.
+    /// As [`Slots::acquire`], if instances share the budget. Not inlined, so that it does not make the other one slower.
     #[inline(never)]
     pub fn acquire_shared(
         &mut self,
@@ -301,22 +304,22 @@ impl Slots {
         allowed
     }
 
-    /// The bucket with that id, if that is where its counts are.
+    /// The bucket with that id, if its hot bucket is at that place.
     pub fn hot_mut(&mut self, id: BucketId, place: HotPlace) -> Option<&mut Slot> {
         self.find_mut(id).filter(|slot| slot.hot == Some(place))
     }
 
-    /// Where a bucket's counts are.
+    /// The place of a bucket's hot bucket; `None` if it is quiet.
     pub fn hot_place(&self, id: BucketId) -> Option<HotPlace> {
         self.0.iter().find(|slot| slot.id == id)?.hot
     }
 
-    /// Tokens that others spent of a bucket since it was last idle.
+    /// Tokens of a bucket that others spent since it became hot; 0 if it is quiet.
     pub fn spent_elsewhere(&self, id: BucketId, hot: &HotTable) -> u64 {
         self.hot_place(id).and_then(|place| hot.get(place)).map_or(0, |hot| hot.elsewhere)
     }
 
-    /// The buckets as a request finds them: less what others are taken to have spent, or held to a part.
+    /// The buckets as a request would find them: without what others are assumed to have spent, or held to a part.
     pub fn foreseen(
         mut self,
         ask: Ask<'_>,

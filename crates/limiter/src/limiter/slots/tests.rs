@@ -33,7 +33,7 @@ fn at(secs: u64) -> Moment {
 const UNSAID: Verdict =
     Verdict { outcome: TakeOutcome { allowed: false, left: 0, wait_ns: None }, resets: false };
 
-/// What every bucket says to a request, and whether it was allowed.
+/// Whether a request is allowed, and the answer of every bucket.
 fn ask(slots: &mut Slots, grant: &Grant, cost: u32, when: Moment) -> (bool, Vec<Verdict>) {
     let ask = Ask { cost, ..Ask::of(grant) };
     let mut verdicts = vec![UNSAID; grant.terms.buckets.len()];
@@ -50,19 +50,19 @@ fn a_bucket_with_a_reset_is_filled_at_the_turn_and_at_no_other_time() {
     let hourly = BucketSpec { reset: Some(Reset::Hour), ..spec("hour", 2, 1_000_000, Mode::Enforced) };
     let grant = grant(vec![hourly]);
     let mut slots = Slots::default();
-    // (wall clock in seconds behind an hour's turn, allowed, left, seconds to wait); the monotone one runs on.
+    // Wall clock in seconds from the beginning of an hour, allowed, left, seconds to wait. The monotonic clock goes on.
     let steps = [
         (3_000, true, 1, 600),
         (3_599, true, 0, 1),
         (3_599, false, 0, 1),
         (3_600, true, 1, 3_600),
         (3_601, true, 0, 3_599),
-        // Back over the turn: nothing is filled, and the next turn is the one that comes.
+        // Back into the hour before: nothing is filled, and the next hour is again the one that fills it.
         (3_000, false, 0, 600),
         (3_600, true, 1, 3_600),
         (3_601, true, 0, 3_599),
         (7_199, false, 0, 1),
-        // Several turns at once fill it once.
+        // Several periods at once fill it once.
         (20_000, true, 1, 1_600),
     ];
     for (place, (wall, allowed, left, wait)) in steps.into_iter().enumerate() {
@@ -75,7 +75,7 @@ fn a_bucket_with_a_reset_is_filled_at_the_turn_and_at_no_other_time() {
     assert_eq!(ask(&mut slots, &grant, 3, at(20_000)).1[0].outcome.wait_ns, None);
 }
 
-/// Seconds that a wall clock is ahead before it is set right.
+/// Seconds by which a wall clock is wrong before it is set right.
 const STEPS: [u64; 4] = [60, HOUR, 24 * HOUR, 3_653 * 24 * HOUR];
 
 #[test]
@@ -83,7 +83,7 @@ fn a_clock_that_ran_ahead_and_was_set_right_refuses_for_the_rest_of_one_period()
     let periods = [(Reset::Hour, HOUR), (Reset::Day, 24 * HOUR), (Reset::Month, 31 * 24 * HOUR)];
     for ((reset, longest), ahead) in periods.into_iter().flat_map(|one| STEPS.map(|ahead| (one, ahead))) {
         let grant = grant(vec![BucketSpec { reset: Some(reset), ..spec("x", 2, 0, Mode::Enforced) }]);
-        // Just before, at and just behind a turn of all three: 2026-03-01T00:00:00Z.
+        // Just before, at and just after 2026-03-01T00:00:00Z, where a period of each kind begins.
         for wall_s in [1_772_323_170, 1_772_323_200, 1_772_323_230] {
             let said = format!("{reset:?}, {ahead} s ahead at {wall_s}");
             let at = |wall_s, secs| Moment { now: (1_000 + secs) * SEC, wall_s };
@@ -118,7 +118,7 @@ fn a_clock_that_was_set_back_leaves_the_level_alone() {
         assert_eq!(ask(&mut slots, &grant, 2, Moment { now: SEC, wall_s }).1[0].outcome.left, 3);
         let when = Moment { now: 2 * SEC, wall_s: wall_s - back };
         assert_eq!(ask(&mut slots, &grant, 1, when).1[0].outcome.left, 2, "{back} s back");
-        // The clock's beginning: what it shows when there is no battery.
+        // The Unix epoch, which a clock without a battery shows.
         let when = Moment { now: 3 * SEC, wall_s: 0 };
         assert_eq!(ask(&mut slots, &grant, 1, when).1[0].outcome.left, 1, "{back} s back");
     }
@@ -150,7 +150,7 @@ fn a_shadow_bucket_takes_tokens_of_what_is_allowed_alone_and_keeps_its_level() {
     assert!(!ask(&mut slots, &shadowed, 1, at(0)).0);
     let mut slots = Slots::default();
     ask(&mut slots, &shadowed, 2, at(0));
-    // What the other bucket refuses costs it nothing.
+    // A request that the other bucket refuses takes no tokens.
     assert!(!ask(&mut slots, &shadowed, 4, at(0)).0);
     assert_eq!(
         ask(&mut slots, &grant(vec![day]), 1, at(0)),
@@ -172,7 +172,7 @@ fn of_too_many_names_the_fullest_that_is_not_asked_for_goes() {
     ask(&mut slots, &one(99), 1, at(0));
     assert_eq!(slots.iter().count(), MAX_OF_LIMITS);
     assert!(slots.get(BucketId::of("5"), at(0)).is_none() && slots.get(BucketId::of("4"), at(0)).is_some());
-    // Buckets of rules, and of as many routes, have their place beside them.
+    // Buckets of rules and routes have a bound of their own.
     const RULES: u32 = 1_000;
     for rule in 0..RULES {
         let rule = RequestRule::new("a", Vec::new(), "/", Effect::Buckets([of_rule(rule, 2)].into()));
@@ -201,13 +201,13 @@ fn any_terms() -> impl Strategy<Value = Grant> {
     })
 }
 
-/// Which terms, how much, and how long after the last request.
+/// Steps: index of the terms, cost, and time since the last request.
 fn any_steps() -> impl Strategy<Value = Vec<(usize, u32, u64)>> {
     prop::collection::vec((0usize..3, 0u32..4, prop_oneof![Just(0u64), 0..4 * SEC]), 1..80)
 }
 
 proptest! {
-    /// Against plain buckets by name that are never forgotten: all or nothing, and levels that carry over.
+    /// Compares with plain buckets by name that are never forgotten: all or nothing, and levels that carry over.
     #[test]
     fn it_agrees_with_buckets_by_name(terms in prop::collection::vec(any_terms(), 3), steps in any_steps()) {
         let mut slots = Slots::default();

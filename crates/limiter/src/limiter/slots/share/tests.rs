@@ -21,7 +21,7 @@ const LINK: PeerLinkState =
 
 const CUT_OFF: PeerLinkState = PeerLinkState { cut_off: true, ..LINK };
 
-/// Nobody is to be told of what is spent.
+/// There is no other instance.
 const ALONE: PeerLinkState = PeerLinkState { members: 1, ..LINK };
 
 fn at(now: Nanos) -> Moment {
@@ -54,7 +54,7 @@ impl Client {
         Self { slots: Slots::default(), hot: HotTable::default(), counts: HotCounts::default(), grant }
     }
 
-    /// Whether a request is allowed, and what is said to be left; whether something is to be told soon.
+    /// Whether a request is allowed, the tokens left that it is told, and whether something has to be reported soon.
     fn ask(&mut self, link: PeerLinkState, cost: u32, now: Nanos) -> (bool, u32, bool) {
         let client = ClientKey::digest(b"a");
         let mut sharing = Sharing::new(link, client, &mut self.hot, &self.counts);
@@ -90,7 +90,7 @@ impl Client {
     }
 
     fn hear_while(&mut self, link: PeerLinkState, fresh: u64, rate: u64, now: Nanos) -> Option<Heard> {
-        // A counter of its own for each.
+        // Another episode for each report.
         let report = SpentReport { episode: (now / 1_000_000) as u32, ..self.report(fresh, fresh, rate) };
         let mut sharing = Sharing::new(link, report.client, &mut self.hot, &self.counts);
         let since = HearingSince { began: 0, is_new: false, is_silent: link.cut_off, last: 0 };
@@ -208,7 +208,7 @@ fn cut_off_a_bucket_is_held_to_a_part_and_then_is_whole_again() {
     assert_eq!(client.burst(CUT_OFF, 4 * SEC), 33);
     assert_eq!(client.burst(CUT_OFF, 5 * SEC), 17);
     assert_eq!(client.hot(), 0);
-    // Heard again at 6 s: by then its part is half full again, and so is the whole.
+    // Heard again at 6 s. At 7 s the whole is full again.
     let back = PeerLinkState { returns: 1, returned_at: 6 * SEC, ..LINK };
     assert_eq!(client.burst(back, 7 * SEC), 100);
     // In the next silence the part is found anew, by what was told: only this instance did.
@@ -220,7 +220,7 @@ fn cut_off_a_bucket_is_held_to_a_part_and_then_is_whole_again() {
     assert_eq!(client.burst(again, 9 * SEC), 100);
 }
 
-/// The silence has ended at `now`, for the so manieth time.
+/// The state after a silence that ended at `now`; `returns` silences have ended.
 fn back(returns: u32, now: Nanos) -> PeerLinkState {
     PeerLinkState { returns, returned_at: now, ..LINK }
 }
@@ -230,7 +230,7 @@ fn a_silence_costs_a_slow_bucket_no_more_than_what_is_spent_in_it() {
     let slow = Limit { capacity: 1_000, rate: Rate { micro: 1_000_000_000, per_secs: 86_400 } };
     for mut client in [Client::daily(), Client::new(slow)] {
         assert_eq!(client.ask(LINK, 1, SEC), (true, 999, false));
-        // A third of that can be had here, and what is taken is taken of every part alike.
+        // This instance gives out a third of that, and each token costs three of the level.
         assert_eq!(client.ask(CUT_OFF, 1, 4 * SEC), (true, 332, false));
         assert_eq!(client.ask(back(1, 5 * SEC), 0, 6 * SEC), (true, 996, false));
         for flap in 1..=10 {

@@ -1,8 +1,8 @@
-//! Buckets that the calendar fills, where clocks are apart.
+//! Buckets that the calendar fills, in instances whose clocks differ.
 
 use super::*;
 
-/// Of 1,000 a day: what an instance whose clock is ahead spends of the next day, and one whose clock is behind of the last.
+/// 1,000 tokens a day. An instance whose clock is ahead spends of the next day; one whose clock is behind, of the last one.
 #[test]
 fn what_others_spend_of_a_period_that_has_not_begun_here_is_missing_when_it_begins() {
     const DAY: u64 = 86_400;
@@ -41,16 +41,16 @@ fn what_others_spend_of_a_period_that_has_not_begun_here_is_missing_when_it_begi
     assert_eq!(left(&mut client, DAY - 60), 950);
     hear(&mut client, 1, 300, DAY - 40);
     hear(&mut client, 1, 100, DAY - 30);
-    // Nothing of that is missing today, and whoever told it is not taken to go on today.
+    // None of that is charged today, and the sender is not assumed to go on today.
     assert_eq!(left(&mut client, DAY - 29), 950);
     let place = client.hot.places().next().unwrap();
     assert!(!client.hot.get(place).unwrap().is_over(Some(LINK), when(DAY - 1).now), "it is kept until then");
     assert_eq!(left(&mut client, DAY + 1), 600);
     assert_eq!(client.elsewhere(), 450);
-    // One whose clock is behind.
+    // An instance whose clock is behind.
     hear(&mut client, 0, 200, DAY + 2);
     assert_eq!(left(&mut client, DAY + 3), 600);
-    // Of a day that nobody has begun here what was told of another counts for nothing.
+    // Tokens of the fifth day are charged on that day alone.
     hear(&mut client, 5, 200, DAY + 4);
     assert_eq!((left(&mut client, 2 * DAY), left(&mut client, 5 * DAY)), (1_000, 800));
 }
