@@ -1,4 +1,4 @@
-//! A backend as it is configured, and where name servers say that it is.
+//! A backend as it is configured, and its addresses as name servers give them.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,31 +8,31 @@ use serde::{Deserialize, Serialize};
 /// One entry of `backends`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendEntry {
-    /// Unique; what logs, metrics and the API call it.
+    /// Its name in logs, metrics and the API; unique in its pool.
     pub name: String,
-    /// Host of its URL: a name or an address; of an `srv` URL, the name that has SRV records.
+    /// The host in its URL, a name or an address. Of an `srv` URL: the name that has SRV records.
     pub host: String,
-    /// Port of its URL, 80 or 443 when it names none; 0 where SRV records say it.
+    /// The port in its URL, 80 or 443 by default. 0: SRV records give the port.
     pub port: u16,
-    /// It is spoken to by TLS: `https` in its URL.
+    /// Whether it is called over TLS: its URL has `https`.
     pub is_tls: bool,
-    /// Share relative to the others; 1 to 1000 (0: no traffic).
+    /// Its share of the requests relative to the others, 1 to 1000; 0: it gets none.
     pub weight: u32,
-    /// Used only when no other is left.
+    /// Whether it is used only if no other backend is left.
     pub backup: bool,
-    /// How long it takes to its full share after it came up.
+    /// In what time its share grows to the full one after it came up.
     pub slow_start: Duration,
-    /// Most requests at once on all its addresses together.
+    /// Most requests at once on all its addresses together; `None`: no bound.
     pub max_in_flight: Option<InFlightBound>,
 }
 
-/// A bound on the requests at once of a backend. In JSON a number, or `"auto"`.
+/// A bound on the requests at once on a backend. In JSON a number, or `"auto"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "BoundDocument", into = "BoundDocument")]
 pub enum InFlightBound {
-    /// So many.
+    /// That number.
     Number(u32),
-    /// As many as are measured to be of use.
+    /// The bound is measured, see [`crate::fair::AutoLimit`].
     Auto,
 }
 
@@ -68,7 +68,7 @@ impl From<InFlightBound> for BoundDocument {
 }
 
 impl BackendEntry {
-    /// One of weight 1 with nothing special about it.
+    /// A backend of weight 1, with defaults for everything else.
     pub fn new(name: &str, host: &str, port: u16) -> Self {
         Self {
             name: name.to_owned(),
@@ -82,17 +82,17 @@ impl BackendEntry {
         }
     }
 
-    /// Whether SRV records (RFC 2782) say where it is.
+    /// Whether SRV records (RFC 2782) give its addresses.
     pub fn is_srv(&self) -> bool {
         self.port == 0
     }
 
-    /// What requests of ours to it name as their Host: `host:port`, an IPv6 address in brackets (RFC 3986 §3.2.2). Of SRV
-    /// records it is the domain that offers the service, whichever target is called.
+    /// The `Host` of requests that Balancer itself sends to it: `host:port`, an IPv6 address in brackets (RFC 3986
+    /// §3.2.2). For SRV records it is the domain that offers the service, whichever target is called.
     pub fn authority(&self) -> String {
         let Self { host, port, .. } = self;
         if self.is_srv() {
-            // `_service._proto.` stands before it (RFC 2782, "The format of the SRV RR").
+            // Behind `_service._proto.` (RFC 2782, "The format of the SRV RR").
             host.splitn(3, '.').last().unwrap_or(host).trim_end_matches('.').to_owned()
         } else if host.contains(':') && !host.starts_with('[') {
             format!("[{host}]:{port}")
@@ -111,22 +111,23 @@ impl BackendEntry {
     }
 }
 
-/// What an endpoint weighs that has the whole weight of its backend, for each unit of that; so that there is room for less.
+/// The [`Located::weight`] of an address that has the whole weight of its backend. The unit is that small so that
+/// others can have a part of it.
 pub const WHOLE: u32 = 10_000;
 
-/// An address of a backend, and how it is used among the others. In the order of use.
+/// An address of a backend, and how it is used among the others. Ordered by tier first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Located {
-    /// 0, or higher: used only when no endpoint of a lower tier can be.
+    /// It is used only if no endpoint of a lower tier can be. 0 is the lowest.
     pub tier: u16,
-    /// Where it listens.
+    /// The address.
     pub address: SocketAddr,
-    /// What it weighs for each unit of its backend's weight, in ten-thousandths: [`WHOLE`] is all of it.
+    /// Its weight for each unit of its backend's weight, in ten-thousandths: [`WHOLE`] is all of it.
     pub weight: u32,
 }
 
 impl From<SocketAddr> for Located {
-    /// One among equals.
+    /// An address of the lowest tier with the whole weight.
     fn from(address: SocketAddr) -> Self {
         Self { tier: 0, address, weight: WHOLE }
     }

@@ -1,28 +1,28 @@
-//! What is said of a backend: how it is, and why. The log, the probes, the API, the command line, the dashboard and the
-//! metrics take their words from here, so that one cause reads the same wherever it is read.
+//! Words for the state of a backend and its cause. The log, the probes, the API, the command line, the dashboard and
+//! the metrics use these, so that a cause reads the same everywhere.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// How a backend is, the operator's word and the health checks' taken together.
+/// The state of a backend, by the operator's word and its health together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It is given requests.
+    /// It gets requests.
     Up,
-    /// It is given nothing new because the operator wants it so.
+    /// It gets no new requests, because the operator wants it so.
     Drain,
     /// It is out of service: its health checks fail, it has no address, or the operator took it out.
     Down,
-    /// Its answers took it out, and one request at a time tries it.
+    /// It was taken out because of its answers, and gets one request at a time as a trial.
     Ejected,
 }
 
 impl State {
-    /// All of them.
+    /// All states.
     pub const ALL: [Self; 4] = [Self::Up, Self::Drain, Self::Down, Self::Ejected];
 
-    /// The word for it in metrics and lines.
+    /// Its name in metrics and log lines.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Up => "up",
@@ -36,39 +36,39 @@ impl State {
 /// Why a health check failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failed {
-    /// A whole answer with a status that is not expected.
+    /// The answer has a status that is not expected.
     Status(u16),
-    /// No process listens there.
+    /// The connection was refused.
     Refused,
-    /// No connection in time.
+    /// There was no connection in time.
     NoConnection,
-    /// A connection and no whole head in time.
+    /// There was a connection, but no whole head in time.
     NoAnswer,
     /// The connection was reset before the head ended.
     Reset,
     /// The connection was closed before the head ended.
     Closed,
-    /// What came is TLS.
+    /// The backend answered with TLS, but was called without.
     Tls,
-    /// TLS could not be agreed on, or broke; why.
+    /// The TLS handshake failed, or the session broke; with the cause.
     Handshake(String),
-    /// What came is not HTTP/1.
+    /// The answer is not HTTP/1.
     NotHttp,
     /// The status line breaks RFC 9112 §4.
     StatusLine,
-    /// Lines that end with a bare LF.
+    /// The answer's lines end with a bare LF.
     BareLineFeeds,
-    /// A status above 599.
+    /// The answer has a status above 599.
     HighStatus,
-    /// Status 101, which was not asked for.
+    /// The answer is a 101, which was not asked for.
     Switches,
-    /// More than this many bytes of head.
+    /// The answer's head has more than so many bytes.
     HeadTooLarge(usize),
-    /// Any other fault, as the system calls it.
+    /// Any other fault, in the system's words.
     Other(String),
 }
 
-/// What a health check asks, for the sentence about what came.
+/// What a health check asks; makes the sentences about its result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
     /// `health_check.path`.
@@ -80,23 +80,23 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// A check that passed: what was asked and what came.
+    /// The sentence about a check that passed.
     pub fn passed(&self, status: u16) -> String {
         format!("GET {}: status {status}", self.path)
     }
 
-    /// A check that failed: what was asked, what came, and which key to look at.
+    /// The sentence about a check that failed: request, result, and the configuration key to look at.
     pub fn failed(&self, failed: &Failed) -> String {
         let (came, hint) = self.words(failed);
         format!("GET {}: {came}; {hint}", self.path)
     }
 
-    /// The same without the key.
+    /// Like [`Asked::failed`], without the key.
     pub fn came(&self, failed: &Failed) -> String {
         format!("GET {}: {}", self.path, self.words(failed).0)
     }
 
-    /// What came, and which key to look at.
+    /// The result, and the key to look at.
     fn words(&self, failed: &Failed) -> (String, String) {
         const URL: &str = "is backends[].url right?";
         const ACCEPT: &str = "upstream.accept_invalid takes such answers";
@@ -155,30 +155,30 @@ impl fmt::Display for Ranges<'_> {
     }
 }
 
-/// Its name was not looked up yet.
+/// The cause while a backend's name was not looked up yet.
 pub const NO_ADDRESS_YET: &str = "its name has no address yet";
 
-/// Addresses for which the pool has no room.
+/// The cause if there is no room for some addresses.
 pub fn left_out(count: usize) -> String {
     format!("{count} addresses are left out: too many for one name or for the pool")
 }
 
-/// A name without an address.
+/// The cause if a name has no address.
 pub fn unresolved(host: &str, cause: impl fmt::Display) -> String {
     format!("{host} does not resolve: {cause}; is backends[].url right, and discovery.resolver?")
 }
 
-/// A name whose SRV record says that there is no such service.
+/// The cause if the SRV record of a name says that there is no such service (RFC 2782, "Target").
 pub fn not_offered(host: &str) -> String {
     format!("{host} says that the service is not available: the target of its SRV record is \".\" (RFC 2782)")
 }
 
-/// An endpoint that its answers took out for a while.
+/// The cause of an ejection: an endpoint was taken out for that time because of its answers.
 pub fn ejected(cause: impl fmt::Display, last: &str, time: Duration) -> String {
     format!("ejected for {time:?}: {cause}, the last: {last}; after that one request at a time tries it")
 }
 
-/// Why the operator wants nothing new to go there; none of it: it may be used.
+/// State and cause if the operator wants no new requests to go to a backend; else `None`.
 pub fn withheld(is_drained: bool, is_out: bool, weight: u32) -> Option<(State, &'static str)> {
     match (is_drained, is_out) {
         (true, _) => Some((State::Drain, "the operator drains it")),
@@ -188,13 +188,13 @@ pub fn withheld(is_drained: bool, is_out: bool, weight: u32) -> Option<(State, &
     }
 }
 
-/// `backend a (127.0.0.1:9001) is down: …`: the line of the log for each change.
+/// The log line about a change of state: `backend a (127.0.0.1:9001) is down: …`.
 pub fn line(backend: &str, address: Option<SocketAddr>, state: State, cause: &str) -> String {
     let state = if state == State::Drain { "in drain" } else { state.name() };
     format!("{} is {state}: {cause}", label(backend, address))
 }
 
-/// How lines call a backend, or one of its addresses.
+/// What log lines call a backend, or one of its addresses.
 pub fn label(backend: &str, address: Option<SocketAddr>) -> String {
     match address {
         Some(address) => format!("backend {backend} ({address})"),

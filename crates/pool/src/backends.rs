@@ -1,7 +1,7 @@
-//! The pool: one snapshot of endpoints, picked from by a strategy, counted by leases.
+//! The pool: a snapshot of endpoints, from which a strategy picks, with leases that count requests.
 //!
-//! A request takes one [`Snapshot`] and picks from it as often as it has to be sent. Writers swap the whole snapshot;
-//! endpoints that did not change are carried over with their counters and their health.
+//! A request takes one [`Snapshot`] and picks from it each time it is sent. Writers replace the whole snapshot;
+//! endpoints that stay are carried over with their counters and their health.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -47,41 +47,42 @@ use outlier::Outliers;
 use reconfigure::{fitting, is_of};
 use snapshot::Picker;
 
-/// What the pool is called that is there when no other is named.
+/// The name of the pool of the top-level backends.
 pub const DEFAULT_POOL: &str = "default";
 
-/// Most endpoints of the whole pool. Each is checked, and each pick looks at each of them.
+/// Most endpoints of a pool. Each has health checks, and each pick looks at all of them.
 pub const MAX_ENDPOINTS: usize = 1024;
 
-/// What a pool is run by.
+/// The settings of a pool.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What the pool is called, for good.
+    /// The pool's name, which never changes.
     pub pool: Arc<str>,
-    /// How one of several is picked.
+    /// How one of several endpoints is picked.
     pub strategy: Strategy,
-    /// Without health checks every endpoint counts as healthy.
+    /// Whether there are health checks. Without them every endpoint counts as healthy.
     pub checked: bool,
-    /// Most requests at once on the whole pool.
+    /// Most requests at once on the whole pool; `None`: no bound.
     pub max_in_flight: Option<u32>,
-    /// Where a backend's bound begins and between what it stays, where it is measured.
+    /// Start and limits of measured bounds.
     pub auto: AutoBounds,
-    /// How many workers there are, of which one backend may hold three quarters while there is another to go to.
+    /// Number of workers, if requests hold workers. One backend may hold three quarters of them while there is
+    /// another one.
     pub workers: Option<u32>,
-    /// No other pool takes requests: a backend may then hold every worker if there is no other.
+    /// No other pool takes requests, so a backend may hold all workers if it is the only one.
     pub alone: bool,
-    /// `None`: no endpoint is ejected for how it answers.
+    /// When endpoints are ejected because of their answers; `None`: never.
     pub outlier: Option<OutlierPolicy>,
-    /// Share of the endpoints that may be ejected at once, 0 to 1.
+    /// The share of the endpoints that may be ejected at once, 0 to 1.
     pub max_ejected: f64,
-    /// What endpoints' tokens for sticky sessions are made with.
+    /// The secret for the tokens of sticky sessions; `None`: there are none.
     pub sticky: Option<SigningKey>,
     /// How the pool is used.
     pub policy: Arc<PoolPolicy>,
 }
 
 impl Settings {
-    /// A pool called [`DEFAULT_POOL`] with nothing but a strategy: no health checks, no bounds, no ejections.
+    /// A pool named [`DEFAULT_POOL`] with a strategy, and without health checks, bounds and ejections.
     pub fn of(strategy: Strategy) -> Self {
         Self {
             pool: DEFAULT_POOL.into(),
@@ -98,7 +99,7 @@ impl Settings {
         }
     }
 
-    /// `before`: what this replaces, whose counts and locks go on.
+    /// The [`Picker`] for these settings. `before`: the one that it replaces, whose counts and locks it takes over.
     fn picker(&self, before: Option<&Picker>) -> Picker {
         let count = before.and_then(|before| before.total.as_ref()).map(|total| Arc::clone(&total.count));
         Picker {
@@ -107,7 +108,7 @@ impl Settings {
             most_workers: self
                 .workers
                 .map_or(u32::MAX, |workers| (workers / 4 * 3 + workers % 4 * 3 / 4).max(1)),
-            // Of a bound that is new, requests that are under way already are not counted.
+            // If the bound is new, requests that are under way already are not counted.
             total: self.max_in_flight.map(|most| Total { most, count: count.unwrap_or_default() }),
             outliers: self.outlier.map(|policy| {
                 Outliers::new(policy, self.max_ejected, before.and_then(|before| before.outliers.as_ref()))
@@ -119,33 +120,33 @@ impl Settings {
     }
 }
 
-/// What a change of a backend's addresses came to.
+/// What changed of a backend's addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AddressChange {
     /// Addresses that are new.
     pub added: Vec<SocketAddr>,
     /// Addresses that are gone.
     pub removed: Vec<SocketAddr>,
-    /// Addresses that stay and are used otherwise: another tier, another weight.
+    /// Addresses that stay with another tier or another weight.
     pub changed: Vec<SocketAddr>,
-    /// New addresses that were left out because the pool is at [`MAX_ENDPOINTS`].
+    /// Number of new addresses that were left out because the pool has [`MAX_ENDPOINTS`].
     pub left_out: usize,
 }
 
-/// The pool, shared by everybody.
+/// The pool, shared by all threads.
 #[derive(Debug)]
 pub struct Backends {
     name: Arc<str>,
     snapshot: ArcSwap<Snapshot>,
     queue: Arc<Queue>,
-    /// Held while a new snapshot is made from the current one; over no I/O.
+    /// Held while a new snapshot is made from the current one; never across I/O.
     writer: Mutex<()>,
-    /// Who wants to hear of changes; at most a few.
+    /// Functions to call after changes; a few at most.
     listeners: Listeners,
 }
 
 impl Backends {
-    /// The configured backends, still without addresses.
+    /// A pool of these backends, which have no addresses yet.
     pub fn new(settings: &Settings, backends: &[BackendEntry]) -> Self {
         let queue = Arc::<Queue>::default();
         queue.configure(settings.policy.queue);
@@ -168,41 +169,41 @@ impl Backends {
         }
     }
 
-    /// What it is called.
+    /// The pool's name.
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }
 
-    /// The pool as it is now: what one request works with from its beginning to its end. Takes no lock.
+    /// The pool as it is now. A request uses one snapshot from its beginning to its end. Takes no lock.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }
 
-    /// The line of requests that wait for room on any of them.
+    /// The line of requests that wait for an endpoint with room.
     pub fn queue(&self) -> &Arc<Queue> {
         &self.queue
     }
 
-    /// Whether a pick would find somebody.
+    /// Whether any endpoint is in service and not down.
     pub fn any_up(&self) -> bool {
         let snapshot = self.snapshot.load();
         snapshot.endpoints.iter().any(|endpoint| endpoint.in_service() && endpoint.health() != Status::Down)
     }
 
-    /// What is configured now, in order, with the counters.
+    /// The configured backends, in order, with their counters.
     pub fn backends(&self) -> Vec<Arc<Backend>> {
         self.snapshot.load().backends.clone()
     }
 
-    /// [`Backends::located`] for addresses that are used alike.
+    /// [`Backends::located`] for addresses of equal tier and weight.
     pub fn resolved(&self, entry: &BackendEntry, addresses: &[SocketAddr], now: Nanos) -> AddressChange {
         let alike: Vec<Located> = addresses.iter().copied().map(Located::from).collect();
         self.located(entry, &alike, now)
     }
 
-    /// Makes these the addresses of the backend of that entry; endpoints that stay are carried over with their counters and
-    /// their health. Nothing happens when no backend of its name is at its place: an answer about where one was before
-    /// changes nothing. Takes the writer's lock.
+    /// Makes these the addresses of the backend of that entry. Endpoints that stay are carried over with their
+    /// counters and their health. Does nothing if no backend has the entry's name and URL: then the answer of the
+    /// name server is about a backend that was replaced. Takes the writer's lock.
     pub fn located(&self, entry: &BackendEntry, addresses: &[Located], now: Nanos) -> AddressChange {
         let (mut addresses, _) = fitting(addresses, usize::MAX);
         let mut change = AddressChange::default();
@@ -228,7 +229,7 @@ impl Backends {
             }
             let room = MAX_ENDPOINTS.saturating_sub(others.len() + own.len());
             (addresses, change.left_out) = fitting(&addresses, room);
-            // What a backend begins with is no newcomer to anybody's caches.
+            // The first addresses of a backend need no slow start.
             let warm = own.is_empty() && change.removed.is_empty();
             let since = if warm { 0 } else { now };
             change.added = addresses.iter().map(|one| one.address).collect();
@@ -249,7 +250,7 @@ impl Backends {
         change
     }
 
-    /// Says why the backend of that entry has no address. Only the resolver calls it.
+    /// Notes why the backend of that entry has no address. Only the resolver calls it.
     pub fn set_absence(&self, entry: &BackendEntry, cause: &str) {
         let snapshot = self.snapshot.load();
         let group = snapshot.backends.iter().find(|group| *group.name == entry.name && group.is_at(entry));
@@ -258,7 +259,7 @@ impl Backends {
         }
     }
 
-    /// Says what the health checks found. For the prober alone.
+    /// Notes the health of an endpoint. Only the prober calls it.
     pub fn set_health(&self, endpoint: &Endpoint, health: Status, now: Nanos) {
         if health == Status::Up && endpoint.health() == Status::Down {
             endpoint.up_since.store(now, Ordering::Relaxed);
@@ -270,17 +271,17 @@ impl Backends {
         self.signal();
     }
 
-    /// One signal waits here after any number of changes of addresses or health since it was last taken; a first one
-    /// waits at once. Dropping the receiver ends it.
+    /// A channel that gets a signal after changes of addresses or health, and one at once. It holds one signal at
+    /// most, however many changes there were since the last one was taken. Dropping the receiver ends it.
     pub fn changes(&self) -> Receiver<()> {
         let (sender, receiver) = bounded(1);
-        // A full channel has a signal waiting already; a closed one has no reader.
+        // If the channel is full, a signal is waiting already; if it is disconnected, there is no reader any more.
         self.on_change(move || sender.try_send(()) != Err(TrySendError::Disconnected(())));
         receiver
     }
 
-    /// Calls `tell` now and after every change of addresses or health, until it gives false. It is called under a lock:
-    /// it must neither block nor call the pool.
+    /// Calls `tell` now and after every change of addresses or health, until it returns false. It is called under a
+    /// lock, so it must neither block nor call the pool.
     pub fn on_change(&self, tell: impl Fn() -> bool + Send + 'static) {
         self.listeners.add(Box::new(tell));
     }
@@ -291,8 +292,8 @@ impl Backends {
     }
 }
 
-/// All endpoints in the order of the backends, which the others are in already: one walk, however many there are, since a
-/// start does this for every backend.
+/// All endpoints in the order of the backends. `others` are in that order already. Needs one walk over them, since at
+/// a start it is called for every backend.
 fn in_order(
     backends: &[Arc<Backend>],
     others: &[&Arc<Endpoint>],
@@ -309,6 +310,6 @@ fn in_order(
             endpoints.push(Arc::clone(one));
         }
     }
-    debug_assert!(rest.next().is_none(), "endpoints stand in the order of their backends");
+    debug_assert!(rest.next().is_none(), "endpoints are in the order of their backends");
     endpoints
 }

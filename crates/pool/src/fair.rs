@@ -1,9 +1,10 @@
-//! Fair under overload: who goes next when every backend is full, and how many requests a backend can take.
+//! Fairness under overload: which request goes next when every backend is full, and how many requests a backend can
+//! use.
 //!
-//! [`FairLine`] is a line ordered by use: whoever has had the least of the places, by weight, goes next, so that a client
-//! that asks for ten times what there is waits for itself and not in front of the others. [`AutoLimit`] measures how many
-//! requests a backend has a use for. [`StraightCounts`] counts what goes past an empty line. All are values: they know no
-//! clock (`now` is an argument), hold no lock and wake nobody.
+//! [`FairLine`] is a line ordered by use: the client that has had the least of the places, by weight, goes next. So a
+//! client that asks for ten times what there is waits behind its own requests, and not the others. [`AutoLimit`]
+//! measures how many requests at once a backend has a use for. [`StraightCounts`] counts requests that found no line.
+//! None of them reads a clock (`now` is an argument), holds a lock or wakes anything.
 
 mod auto;
 mod line;

@@ -1,20 +1,20 @@
-//! Active health: what a row of check results makes of an endpoint. The first result decides alone; after that it
-//! takes `rise` successes in a row to come back and `fall` failures in a row to go.
+//! Active health: the status of an endpoint by the results of its checks. The first result decides alone. After that,
+//! `fall` failures in a row take an endpoint out, and `rise` successes in a row bring it back.
 
 use balancer_time::Nanos;
 
-/// What the checks say of an endpoint.
+/// The status of an endpoint by its checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// No check has ended yet.
     Unknown,
-    /// May be used.
+    /// It may be used.
     Up,
-    /// Must not be used.
+    /// It must not be used.
     Down,
 }
 
-/// How many results in a row change a known status; both count as at least 1.
+/// How many results in a row change a known status. 0 counts as 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Thresholds {
     /// Successes that bring it back.
@@ -28,18 +28,18 @@ pub struct Thresholds {
 pub struct Transition {
     /// The new status, never [`Status::Unknown`].
     pub to: Status,
-    /// How many results in a row made it.
+    /// How many results in a row caused it.
     pub in_a_row: u32,
-    /// It was the first result of all.
+    /// Whether it was the first result of all.
     pub first: bool,
 }
 
-/// What the last check of an endpoint came to, for whoever looks at it.
+/// The last check of an endpoint, to be shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastCheck {
     /// Whether it passed.
     pub passed: bool,
-    /// What was asked, and what came.
+    /// Request and result, as [`crate::backend_state::Asked`] words them.
     pub came: String,
     /// How long it took.
     pub took: Nanos,
@@ -47,7 +47,7 @@ pub struct LastCheck {
     pub ended: Nanos,
 }
 
-/// One endpoint's health. Belongs to its checker.
+/// The health of one endpoint, as its checker keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Health {
     status: Status,
@@ -56,17 +56,17 @@ pub struct Health {
 }
 
 impl Health {
-    /// Goes on from a status that is already known, or from [`Status::Unknown`].
+    /// Begins with that status.
     pub const fn from_status(status: Status) -> Self {
         Self { status, against: 0 }
     }
 
-    /// What the results so far say.
+    /// The status by the results so far.
     pub const fn status(self) -> Status {
         self.status
     }
 
-    /// Takes one more result into account. `Some` exactly when the status changed.
+    /// Takes one more result into account. `Some` if and only if the status has changed.
     pub fn observe(&mut self, passed: bool, thresholds: Thresholds) -> Option<Transition> {
         let (says, needed) = match (self.status, passed) {
             (Status::Unknown, true) => (Status::Up, 1),
@@ -93,7 +93,7 @@ impl Health {
 mod tests {
     use super::*;
 
-    /// One result a letter, `+` passed and `-` failed; the status after each: `U` up, `D` down.
+    /// Each letter of `results` is a check: `+` passed, `-` failed. Returns the status after each: `U` up, `D` down.
     fn run(start: Status, results: &str, rise: u32, fall: u32) -> String {
         let mut health = Health::from_status(start);
         let mut seen = String::new();

@@ -1,6 +1,6 @@
-//! Where requests go: backends and their endpoints, leases that count requests on them, strategies, active and passive
-//! health, retries, sticky sessions, and the line of those that found everything full. `now` is an argument; locks are held
-//! over no I/O.
+//! Where requests go: backends and their endpoints, leases that count requests on them, strategies, active and
+//! passive health, retries, sticky sessions, and the line of requests that wait for a backend with room. Time is an
+//! argument; no lock is held across I/O.
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::too_many_lines)]
 

@@ -1,25 +1,25 @@
-//! Passive health: what requests themselves say of an endpoint. Failures in a row, or too large a share of failures
-//! within a window, take it out for a time that grows with every relapse. Who counts, who is asked and how many may be
-//! out at once is `backends`' matter.
+//! Passive health: the health of an endpoint by the requests that it gets. Failures in a row, or too large a share of
+//! failures within a window of time, take it out for a while, which grows with every relapse. Here is the arithmetic;
+//! [`crate::backends`] counts and takes endpoints out.
 
 use std::fmt;
 
 use balancer_time::Nanos;
 
-/// No share is computed of fewer requests within a window than this: two of three is no statistic.
+/// With fewer requests than this in a window, the share of failures does not count: two of three is no statistic.
 pub const MIN_REQUESTS: u32 = 20;
 
-/// No endpoint is out for longer, however often it relapses (unless `base_time` itself is longer).
+/// The longest time for which an endpoint is out, however often it relapses (unless `base_time` is longer).
 pub const MAX_TIME: Nanos = 300_000_000_000;
 
 /// When an endpoint is taken out: `outlier`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OutlierPolicy {
-    /// Failures in a row; 0: they don't matter.
+    /// So many failures in a row take it out; 0: they do not matter.
     pub consecutive: u32,
-    /// Share of failures within a window, above 0 to 1; `None`: it doesn't matter.
+    /// This share of failures within a window takes it out, above 0 to 1; `None`: it does not matter.
     pub ratio: Option<f64>,
-    /// How long requests are counted together; above 0.
+    /// The length of a window, above 0.
     pub window: Nanos,
     /// How long it is out the first time.
     pub base_time: Nanos,
@@ -43,8 +43,9 @@ impl fmt::Display for Cause {
     }
 }
 
-/// What is counted of one endpoint. Fits an atomic: the number of the window, failures in a row, requests and failures
-/// within the window, 16 bits each. Counts that would not fit are halved together, which leaves the share what it is.
+/// The counts of one endpoint, which fit into an atomic: the number of the window, failures in a row, requests and
+/// failures within the window, 16 bits each. If a count would not fit, requests and failures are both halved, which
+/// keeps the share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     window: u16,
@@ -54,7 +55,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// From what [`Tally::bits`] gave; 0: nothing was counted.
+    /// Reads what [`Tally::bits`] gave; 0: nothing was counted.
     pub const fn from_bits(bits: u64) -> Self {
         Self {
             window: (bits >> 48) as u16,
@@ -64,7 +65,7 @@ impl Tally {
         }
     }
 
-    /// For an atomic.
+    /// As one number, for an atomic.
     pub const fn bits(self) -> u64 {
         (self.window as u64) << 48
             | (self.in_a_row as u64) << 32
@@ -72,9 +73,9 @@ impl Tally {
             | self.failures as u64
     }
 
-    /// Takes one more request into account; a cause when it is one too many.
+    /// Counts one more request. Returns the new counts, and a cause if the endpoint is to be taken out.
     pub fn observe(self, failed: bool, now: Nanos, policy: &OutlierPolicy) -> (Self, Option<Cause>) {
-        // Wraps after 65,536 windows without a request in between; then two windows count as one.
+        // The number wraps around: without a request for 65,536 windows, two windows would count as one.
         let window = (now / policy.window.max(1)) as u16;
         let mut next =
             if window == self.window { self } else { Self { window, requests: 0, failures: 0, ..self } };
@@ -103,15 +104,15 @@ impl Tally {
     }
 }
 
-/// How long an endpoint is out the `relapse`-th time in a row, from 1: twice as long each time.
+/// How long an endpoint is out the `relapse`-th time in a row, counted from 1. The time doubles with each relapse.
 pub fn time_out(policy: &OutlierPolicy, relapse: u32) -> Nanos {
     let doubled = 1u64.checked_shl(relapse.saturating_sub(1)).unwrap_or(Nanos::MAX);
     policy.base_time.saturating_mul(doubled).min(MAX_TIME.max(policy.base_time))
 }
 
-/// How many of so many endpoints may be out at once.
+/// How many of so many endpoints may be out at once. `max_ejected`: their share, 0 to 1.
 pub fn most_out(max_ejected: f64, endpoints: usize) -> usize {
-    // A share of at most 1 of at most 1,024.
+    // The small number makes up for rounding: 0.1 of 30 has to be 3.
     (max_ejected * endpoints as f64 + 1e-9) as usize
 }
 
@@ -124,7 +125,8 @@ mod tests {
     const POLICY: OutlierPolicy =
         OutlierPolicy { consecutive: 3, ratio: Some(0.5), window: 10 * S, base_time: 5 * S };
 
-    /// One request a letter, `+` answered and `-` failed, `|` ten seconds later; the first cause and after how many.
+    /// Each letter is a request: `+` answered, `-` failed; `|` is ten seconds later. Returns the first cause, and
+    /// after how many requests it came.
     fn run(requests: &str, policy: &OutlierPolicy) -> Option<(usize, Cause)> {
         let (mut tally, mut now, mut seen) = (Tally::default(), S, 0);
         for letter in requests.chars() {
@@ -150,10 +152,10 @@ mod tests {
         for (requests, expected) in [
             ("---", Some((3, Cause::Consecutive(3)))),
             ("--+--+--", None),
-            // A row goes on from window to window.
+            // Failures in a row count across windows.
             ("--|-", Some((3, Cause::Consecutive(3)))),
             (mixed.as_str(), Some((20, Cause::Ratio(10, 20)))),
-            // Counted anew in every window.
+            // Shares are counted anew in every window.
             (&format!("{apart}|{apart}|{apart}"), None),
             (&format!("{}{apart}", "+".repeat(40)), None),
         ] {
@@ -197,7 +199,7 @@ mod tests {
     }
 
     proptest! {
-        /// No endpoint is ejected without a failure, and none by an answer.
+        /// A request that was answered never ejects an endpoint.
         #[test]
         fn answers_take_nobody_out(requests in prop::collection::vec(any::<bool>(), 0..200), ratio in 0.01f64..=1.0) {
             let policy = OutlierPolicy { ratio: Some(ratio), ..POLICY };

@@ -1,11 +1,11 @@
-//! The line of requests that found every backend full. [`crate::fair::FairLine`] says whose turn it is; here is who sleeps and who tries.
-//! A newcomer joins without trying. What gives room gives exactly one a turn; it tries, and either leaves the line or waits on
-//! where it was.
+//! The line of requests that found every backend full. [`crate::fair::FairLine`] decides whose turn it is; this keeps
+//! which requests are asleep and which are trying. A newcomer joins without trying. When a place is freed, exactly
+//! one request gets a turn: it tries, and either leaves the line or waits on where it was.
 //!
-//! No wake-up is lost: a request that finds everything full and goes to sleep does so in a line that is not empty, and from
-//! then on every lease that ends gives a turn or, when nobody sleeps, is remembered as spare for one that tries in vain or
-//! joins. When more than one place may have come up at once (a backend came up, the first one joined), the line is swept:
-//! one after the other has a turn for as long as they find room, never all at once.
+//! No wake-up is lost. A request that goes to sleep is in a line that is not empty. From then on each lease that ends
+//! gives one request a turn; if none is asleep, that is remembered as *spare* for one that tries in vain or joins.
+//! When more than one place may be free (a backend came up, or the first request joined), the line is *swept*:
+//! requests get a turn one after another, as long as they find room, and never all at once.
 
 mod line;
 mod members;
@@ -24,51 +24,51 @@ use balancer_time::Nanos;
 use line::LineState;
 pub use members::{BusyClient, LineMember, LineView};
 
-/// Tells the keeper of a request in line that it can go on. Called at most once, on the thread that made it so: must not
-/// block. It may come late, when the request has ended already.
+/// Called when a request in line can go on. Called at most once, by the thread that causes it, so it must not block.
+/// It may come late, when the request has already ended.
 pub type Waker = Box<dyn FnOnce() + Send>;
 
-/// Who goes next.
+/// Which request goes next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum QueueOrder {
-    /// Whose client has had the least of the places.
+    /// One of the client that has had the least of the places.
     #[default]
     Fair,
-    /// Who came first.
+    /// The one that came first.
     Fifo,
 }
 
 impl QueueOrder {
-    /// Both, with what the configuration calls them.
+    /// Both orders, each with its name in the configuration.
     pub const ALL: [(&str, Self); 2] = [("fair", Self::Fair), ("fifo", Self::Fifo)];
 }
 
 /// How a pool's line is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueuePolicy {
-    /// Who goes next.
+    /// Which request goes next.
     pub order: QueueOrder,
     /// Most requests that wait.
     pub size: usize,
-    /// How long one waits whose client always has others waiting; `None`: as long as any. Of no meaning to
-    /// [`QueueOrder::Fifo`].
+    /// How long a request may wait if its client always has several waiting; `None`: as long as others. Without
+    /// effect under [`QueueOrder::Fifo`].
     pub target: Option<Nanos>,
 }
 
-/// How a request came past the line: what has to be told when it ends.
+/// How a request came past the line. Has to be given back when the request ends.
 #[must_use = "what was counted has to end"]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Passage {
-    /// Nobody counts it.
+    /// It is not counted.
     #[default]
     Uncounted,
     /// There was no line.
     Straight(Who),
     /// It waited.
     Waited {
-        /// Whose it is.
+        /// The client that it is counted for.
         who: Who,
-        /// Which of the line's orders it waited in.
+        /// The number of the order in which it waited; each change of the order raises it.
         era: u32,
     },
 }
@@ -78,21 +78,21 @@ pub enum Passage {
 pub enum LineStanding {
     /// It waits for its turn.
     Asleep,
-    /// It is its turn: it may try to find a place.
+    /// It has its turn, and may try to find a place.
     Trying,
-    /// It waits no longer, and is refused.
+    /// It is refused, and waits no longer.
     Refused(LineRefusal),
 }
 
-/// See the module. Takes its lock in every call but [`Queue::is_empty`], [`Queue::len`], [`Queue::clients`] and, with an empty
-/// line, those that say that there is room; never across I/O, and wakers are called outside of it.
+/// The line of a pool. Every call takes its lock, except [`Queue::is_empty`], [`Queue::len`], [`Queue::clients`] and,
+/// if the line is empty, calls about room. The lock is never held across I/O, and wakers are called without it.
 #[derive(Default)]
 pub struct Queue {
-    /// Everybody in line, asleep or trying. Written under the lock.
+    /// Number of requests in line, asleep or trying. Written under the lock.
     members: AtomicUsize,
     /// See [`Queue::clients`]. Written under the lock.
     clients: AtomicUsize,
-    /// Made when the first request is counted: a pool without bounds has no line.
+    /// Made when the first request is counted, since a pool without bounds never needs it.
     straight: OnceLock<StraightCounts>,
     line: Mutex<LineState>,
 }
@@ -103,7 +103,7 @@ impl fmt::Debug for Queue {
     }
 }
 
-/// A place in the line. Dropped, it is given up, and a turn that it did not use goes to the next.
+/// A place in the line. Dropping it gives it up; if it had its turn, the next request gets one.
 #[derive(Debug)]
 #[must_use = "a dropped place is given up"]
 pub struct QueuePlace {
@@ -118,17 +118,19 @@ impl Queue {
         self.len() == 0
     }
 
-    /// How many are in line.
+    /// How many requests are in line.
     pub fn len(&self) -> usize {
         self.members.load(Ordering::SeqCst)
     }
 
-    /// How many clients have requests asleep, for each priority; under [`QueueOrder::Fifo`] all count as one.
+    /// How many clients have requests asleep; one with requests of two priorities counts twice. Under
+    /// [`QueueOrder::Fifo`] all count as one.
     pub fn clients(&self) -> usize {
         self.clients.load(Ordering::Relaxed)
     }
 
-    /// How the line is kept from now on. Under another order everybody in it waits on as if it had been so from the start.
+    /// Sets how the line is kept. If the order changes, requests in line wait on as if they had joined under the new
+    /// one.
     pub fn configure(&self, policy: QueuePolicy) {
         self.locked(|line| line.configure(policy, |who| self.straight_of(who)));
     }
@@ -136,21 +138,22 @@ impl Queue {
     /// Takes a place in the line.
     ///
     /// # Errors
-    /// It is full, and nobody else is refused in this one's place.
+    /// The line is full, and no other request is refused instead of this one.
     pub fn join(self: &Arc<Self>, member: LineMember, now: Nanos) -> Result<QueuePlace, LineRefusal> {
         let number = self.locked(|line| line.join(member, |who| self.straight_of(who), now))?;
-        // Pairs with the order in `ended`: a lease whose end did not see this member is seen to have ended by its try.
+        // Pairs with `ended`: if a lease that ends does not see this request, then this request's try sees that it
+        // has ended.
         fence(Ordering::SeqCst);
         Ok(QueuePlace { queue: Arc::clone(self), number, has_left: false })
     }
 
-    /// A request found no line, and goes on to a backend.
+    /// Counts a request that found no line and goes to a backend.
     pub fn went_straight(&self, who: Who) -> Passage {
         let counts = self.straight.get_or_init(StraightCounts::new);
         if counts.begin(who) { Passage::Straight(who) } else { Passage::Uncounted }
     }
 
-    /// How many requests of that client are in flight, however they came.
+    /// How many requests of that client are counted as in flight.
     #[cfg(test)]
     pub(crate) fn counted(&self, who: Who) -> u32 {
         self.straight_of(who) + self.line.lock().in_flight(who)
@@ -160,8 +163,9 @@ impl Queue {
         self.straight.get().map_or(0, |counts| counts.of(who))
     }
 
-    /// A lease has ended, its counts taken back (sequentially consistent) before this is called. `held`: for how long it was;
-    /// `now`: the present; `None`: unknown. Without a line that is one load, unless the request waited.
+    /// A lease has ended. Its counts must have been taken back before, with sequential consistency. `held`: how long
+    /// the lease lasted; `now`: the present; `None`: not known. If there is no line, this is one load, unless the
+    /// request had waited.
     pub fn ended(&self, passage: Passage, held: Option<Nanos>, now: Option<Nanos>) {
         if let (Passage::Straight(who), Some(counts)) = (passage, self.straight.get()) {
             counts.end(who);
@@ -181,24 +185,24 @@ impl Queue {
         });
     }
 
-    /// A lease that goes on gave up a part of what bounds others.
+    /// A lease that goes on gave back a worker, so that there may be room for one request.
     pub fn freed(&self) {
         self.ended(Passage::Uncounted, None, None);
     }
 
-    /// There may be room that no lease gave up: a backend came up, or may hold more, or the pool is another one.
+    /// There may be room that no lease gave back: a backend came up, a bound was raised, or the pool was reconfigured.
     pub fn changed(&self) {
         if !self.is_empty() {
             self.locked(LineState::sweep);
         }
     }
 
-    /// Who waits, and who of them has the most places: at most so many clients, and at no more than a few hundred requests.
+    /// The line as it is shown, with at most `most_clients` clients. Looks at a few hundred requests at most.
     pub fn view(&self, most_clients: usize, now: Nanos) -> LineView {
         self.line.lock().view(most_clients, now)
     }
 
-    /// Does something under the lock. Afterwards everybody reads how many there are now, and who was woken is told.
+    /// Calls `act` under the lock. Updates the counts after it, and calls the wakers of requests that can go on.
     fn locked<T>(&self, act: impl FnOnce(&mut LineState) -> T) -> T {
         let mut line = self.line.lock();
         let result = act(&mut line);
@@ -213,29 +217,30 @@ impl Queue {
 }
 
 impl QueuePlace {
-    /// What this one may do now.
+    /// What the request may do now.
     pub fn standing(&self) -> LineStanding {
         self.queue.line.lock().standing(self.number)
     }
 
-    /// Tried in vain: sleeps again in the same place, until it is its turn. `choosy`: there may have been room that this one
-    /// can't take, so the next may try. False: something was freed meanwhile, try again.
+    /// The request tried in vain: it sleeps again in the same place. `choosy`: there may be room that this request
+    /// can't take, so the next one gets a turn. False: something was freed meanwhile, so it has to try again.
     pub fn sleep(&mut self, choosy: bool, now: Nanos) -> bool {
         self.queue.locked(|line| line.sleep(self.number, choosy, |who| self.queue.straight_of(who), now))
     }
 
-    /// Has `waker` called once, when this one waits no longer or it is its turn. False: it is so already.
+    /// Sets what is called once when the request has its turn or is refused. False: that is so already.
     pub fn on_turn(&self, waker: Waker) -> bool {
         self.queue.line.lock().set_waker(self.number, waker)
     }
 
-    /// Found room and leaves the line. `elsewhere`: maybe other room than what it was woken for, which is the next one's then.
+    /// The request found room and leaves the line. `elsewhere`: perhaps other room than it was woken for, so that the
+    /// next one gets a turn for that.
     pub fn leave(mut self, elsewhere: bool) -> Passage {
         self.has_left = true;
         self.queue.locked(|line| line.found(self.number, elsewhere))
     }
 
-    /// Blocks until it is this one's turn; false when that did not come before `until`. `now` tells the time.
+    /// Blocks until the request is no longer asleep. False: it still was at `until`. `now` tells the time.
     #[cfg(test)]
     pub fn wait(&self, until: Nanos, now: impl Fn() -> Nanos) -> bool {
         let thread = thread::current();
@@ -250,7 +255,7 @@ impl QueuePlace {
             if at >= until {
                 return false;
             }
-            // Comes back early for no reason, too.
+            // May return early for no reason.
             thread::park_timeout(Duration::from_nanos(until - at));
         }
     }

@@ -1,43 +1,43 @@
-//! When a request may be sent again, and where. Only when nothing was sent, or when the method is idempotent (RFC 9110
-//! §9.2.2) and its body can be had again.
+//! Whether a request may be sent again after a failure, and where. It may if no byte of it was sent, or if its method
+//! is idempotent (RFC 9110 §9.2.2); and only if its body can be sent again.
 
-/// Why an attempt brought no answer, as far as sending again is concerned.
+/// Why an attempt brought no answer, as far as it matters for sending again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// The connection was refused: nothing was sent, and it took no time.
     Connect,
-    /// No connection in time: nothing was sent.
+    /// There was no connection in time: nothing was sent.
     ConnectTimedOut,
     /// A kept connection broke before any byte of an answer.
     Stale,
     /// A new connection broke before the answer's head was whole.
     Reset,
-    /// No head in time.
+    /// There was no head in time.
     TimedOut,
-    /// A broken answer: the backend may have acted on the request, and it cannot be told what it said.
+    /// The answer is broken: the backend may have acted on the request, but its answer can't be read.
     Malformed,
-    /// A whole answer, with a status that asks for another try.
+    /// There is a whole answer, with a status after which the request is sent again.
     Status,
-    /// The client's side failed: sending again would fail the same way.
+    /// The client's side failed, so sending again would fail too.
     Client,
 }
 
-/// What is known of the request, beside the failure.
+/// What matters about the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// [`idempotent`] of its method.
+    /// Whether its method is [`idempotent`].
     pub idempotent: bool,
-    /// Its body is empty, lies in memory, or nothing of it was read yet.
+    /// Whether its body can be sent again: it is empty, in memory, or was not read yet.
     pub replayable: bool,
-    /// How often it was sent again already, refused connections not counted.
+    /// How often it was sent again already, except after refused connections.
     pub retries_done: u32,
 }
 
-/// What the configuration allows. The default: nothing is sent again.
+/// What the configuration allows. By default, nothing is sent again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// Most times that a request is sent again: `upstream.retries`. Above 0, connections that are refused at once do
-    /// not count: a request fails when every candidate has refused, not before.
+    /// How often a request is sent again at most: `upstream.retries`. If it is above 0, refused connections do not
+    /// count: the request fails only when every candidate has refused.
     pub retries: u32,
     /// Send again after [`Failure::Connect`] and [`Failure::ConnectTimedOut`].
     pub on_connect: bool,
@@ -47,8 +47,8 @@ pub struct RetryPolicy {
     pub on_timeout: bool,
 }
 
-/// Whether sending again puts a load on backends that they would not have without, so that it needs a place in the budget.
-/// A refused connection does not, and one that was closed while it was kept did not bring the request anywhere.
+/// Whether the request put load on a backend before it failed, so that sending it again needs a place in the retry
+/// budget. A refused connection did not, nor did a kept connection that the backend had closed.
 pub const fn costs(failure: Failure) -> bool {
     !matches!(failure, Failure::Connect | Failure::Stale)
 }
@@ -56,15 +56,16 @@ pub const fn costs(failure: Failure) -> bool {
 /// Whether and where to send again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Again {
-    /// Not at all: the failure is the answer.
+    /// It is not sent again.
     No,
-    /// On an endpoint that was not tried yet, if there is one.
+    /// To an endpoint that was not tried yet, if there is one.
     Elsewhere,
-    /// The same, but with no other endpoint the same one will do, on a new connection: only a connection was bad.
+    /// To an endpoint that was not tried yet; if there is none, to the same one on a new connection, since only the
+    /// connection was bad.
     ElsewhereOrFresh,
 }
 
-/// Decides after a failed attempt.
+/// Decides whether and where to send a request again after a failed attempt.
 pub fn again(failure: Failure, request: Request, policy: RetryPolicy) -> Again {
     if policy.retries == 0 || !request.replayable {
         return Again::No;
@@ -87,8 +88,8 @@ pub fn again(failure: Failure, request: Request, policy: RetryPolicy) -> Again {
     }
 }
 
-/// Whether a method may be repeated without a further effect (RFC 9110 §9.2.2). Methods are case-sensitive (§9.1); one
-/// that we do not know is not.
+/// Whether a method is idempotent: repeating it has no further effect (RFC 9110 §9.2.2). Methods are case-sensitive
+/// (§9.1). Unknown methods are not idempotent.
 pub fn idempotent(method: &str) -> bool {
     matches!(method, "GET" | "HEAD" | "PUT" | "DELETE" | "OPTIONS" | "TRACE")
 }
@@ -115,7 +116,7 @@ mod tests {
         use Again::{Elsewhere, ElsewhereOrFresh, No};
         use Failure::{Client, Connect, ConnectTimedOut, Malformed, Reset, Stale, Status, TimedOut};
         let all_off = RetryPolicy { on_connect: false, on_reset: false, on_timeout: false, ..ALL_ON };
-        // For each failure: idempotent with all that may be chosen, with none of it, not idempotent with all of it.
+        // Failure; result for an idempotent method with all options, with none; for another method with all options.
         for (failure, with_all, with_none, unsafe_method) in [
             (Connect, Elsewhere, No, Elsewhere),
             (ConnectTimedOut, Elsewhere, No, Elsewhere),

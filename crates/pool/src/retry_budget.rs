@@ -1,45 +1,47 @@
-//! How many requests may be sent again: a share of those that came within the last ten seconds, and a few a second
-//! anyway, so that retries can't double an overload. No lock; a request costs one compare-and-swap.
+//! The retry budget: how many requests may be sent again. It is a share of the requests of the last ten seconds, and
+//! a few a second in any case, so that retries can't double an overload. It needs no lock; a request costs one
+//! compare-and-swap.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use balancer_time::Nanos;
 
-/// How far back requests count.
+/// For how many seconds requests and retries count.
 const WINDOW_S: u64 = 10;
 
-/// Retries a second that are allowed however few requests there are.
+/// Retries a second that are always allowed.
 const FLOOR_PER_S: u64 = 10;
 
-/// Seconds that are kept apart: the window, and the one that is being overwritten.
+/// Number of slots, one a second. More than the window, so that none of its seconds is overwritten.
 const SLOTS: usize = 16;
 
 const NANOS_PER_S: Nanos = 1_000_000_000;
 
-/// Bits of each of a second's two counts; they stay at their greatest value when there are more.
+/// Bits of each of the two counts of a second. A count stays at its greatest value.
 const COUNT_BITS: u32 = 20;
 const MOST: u64 = (1 << COUNT_BITS) - 1;
 
 /// The requests and retries of the last seconds.
 #[derive(Debug)]
 pub struct RetryBudget {
-    /// One second each: the lower 24 bits of its number, requests, retries.
+    /// One second each: the lower 24 bits of its number, then requests, then retries.
     slots: [AtomicU64; SLOTS],
 }
 
 impl RetryBudget {
-    /// Without any request so far.
+    /// A budget without any requests.
     pub const fn new() -> Self {
         Self { slots: [const { AtomicU64::new(0) }; SLOTS] }
     }
 
-    /// A request came.
+    /// Counts a request.
     pub fn request(&self, now: Nanos) {
         self.add(now, 1 << COUNT_BITS);
     }
 
-    /// Whether a request may be sent again when `share` of them may (0 to 1, `upstream.retry_budget`); if so, it is counted.
-    /// Several threads at once may be refused where one of them would have been let through, never the other way round.
+    /// Whether a request may be sent again; if so, counts it. `share`: that of requests that may, 0 to 1
+    /// (`upstream.retry_budget`). If several threads ask at once, all may be refused though there was room for one;
+    /// there are never too many.
     pub fn retry(&self, share: f64, now: Nanos) -> bool {
         self.add(now, 1);
         let (requests, retries) = self.sum(now);
@@ -48,7 +50,7 @@ impl RetryBudget {
         if !fits {
             let slot = &self.slots[index(now)];
             let back = |bits: u64| (same_second(bits, now) && bits & MOST > 0).then(|| bits - 1);
-            // Of another second by now: then it is out of every sum.
+            // If the slot is another second's by now, there is nothing to take back.
             let _ = slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, back);
         }
         fits
@@ -60,7 +62,7 @@ impl RetryBudget {
             let bits = if same_second(bits, now) { bits } else { stamp(now) };
             Some(if bits & mask == mask { bits } else { bits + one })
         };
-        // The closure always gives a value, so this always succeeds.
+        // Can't fail: the closure always returns a value.
         let _ = self.slots[index(now)].fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
     }
 
@@ -110,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_share_of_the_window_and_a_floor() {
-        // Requests, each at its second; retries that are allowed at the end.
+        // The second of each request; now; share; how many retries are allowed.
         let table: &[(&[u64], u64, f64, u32)] = &[
             (&[], 100, 0.2, 100),
             (&[100; 50], 100, 0.2, 110),
@@ -147,7 +149,7 @@ mod tests {
         assert_eq!(budget.sum(7 * S), (MOST, 0));
     }
 
-    /// However many threads ask at the same time: never one too many.
+    /// However many threads ask at the same time, there are never too many retries.
     #[test]
     fn the_bound_holds_across_threads() {
         for _ in 0..20 {

@@ -1,4 +1,4 @@
-//! Bounds of backends on requests at once, as others see them and as they move.
+//! Bounds of backends on requests at once: reading them, and moving those that are measured.
 
 use super::Backends;
 use super::endpoint::Backend;
@@ -8,31 +8,32 @@ use crate::fair::ProbeVerdict;
 use balancer_time::Nanos;
 
 impl Backend {
-    /// Most requests at once on all its endpoints together, now; `u32::MAX`: no bound. Whole ones, unless it is measured.
+    /// The current bound on requests at once on all its endpoints together; `u32::MAX`: there is none. A measured
+    /// bound counts requests up to their answers' heads, another one up to their ends.
     pub fn max_in_flight(&self) -> u32 {
         self.bound.most()
     }
 
-    /// What was measured; `None`: its bound is a number, or there is none. Takes the bound's lock.
+    /// What was measured; `None`: the bound is not measured. Takes the bound's lock.
     pub fn measured(&self) -> Option<MeasuredReport> {
         self.bound.report()
     }
 
-    /// How often a trial of its measured bound found that.
+    /// How often a trial of its measured bound had that verdict.
     pub fn probes(&self, verdict: ProbeVerdict) -> u64 {
         self.bound.probes(verdict)
     }
 }
 
 impl Snapshot {
-    /// Whether the bound of some backend is measured, so that [`Backends::measure`] has something to do.
+    /// Whether the bound of any backend is measured, so that [`Backends::measure`] has something to do.
     pub fn measures(&self) -> bool {
         self.backends.iter().any(|group| group.bound.is_measured())
     }
 }
 
 impl Backends {
-    /// Lets measured bounds move; to be called every half second or so. Tells the line where one did.
+    /// Moves measured bounds; to be called about every half second. Wakes the line if a bound has moved.
     pub fn measure(&self, now: Nanos) {
         let moved = self.snapshot.load().backends.iter().filter(|group| group.bound.tick(now)).count();
         if moved > 0 {

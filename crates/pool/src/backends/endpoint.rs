@@ -1,4 +1,4 @@
-//! What is balanced over: backends as configured, their endpoints, and the leases that count requests on them.
+//! Backends as configured, and their endpoints, over which requests are balanced.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,45 +19,45 @@ use crate::strategy::{FAILURE_COUNTS_AS, Latency, key_of, warming_weight};
 use balancer_time::Nanos;
 use balancer_time::nanos;
 
-/// What the operator says of a backend.
+/// The operator's word about a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Operator {
-    /// Use it while it is healthy.
+    /// It is used while it is healthy.
     Up,
-    /// Nothing new goes there; what is under way ends.
+    /// It gets no new requests; those under way go on.
     Drain,
-    /// Out of service.
+    /// It is out of service.
     Down,
 }
 
-/// One entry of `backends`: what all its endpoints share. Lives as long as the backend is configured, whatever its name
-/// resolves to, so that its counters never fall.
+/// One entry of `backends`: what all its endpoints share. Exists as long as the backend is configured, whatever
+/// addresses its name has, so that its counters never decrease.
 #[derive(Debug)]
 pub struct Backend {
     /// The name in the configuration, in logs, metrics and the API.
     pub name: Arc<str>,
-    /// What its pool is called.
+    /// Its pool's name.
     pub pool: Arc<str>,
-    /// What sentences call it: its name, behind that of its pool if that is not [`DEFAULT_POOL`].
+    /// Its name in messages, see [`title`].
     pub title: Arc<str>,
     /// The Host of health checks: [`BackendEntry::authority`].
     pub authority: String,
     url: String,
-    /// Host of its URL: a name or an address.
+    /// The host in its URL: a name or an address.
     pub host: String,
-    /// It is spoken to by TLS.
+    /// Whether it is called over TLS.
     pub is_tls: bool,
     backup: AtomicBool,
-    /// How long an endpoint takes to its full share after it came up.
+    /// Nanoseconds in which the share of an endpoint that came up grows to the full one.
     slow_start: AtomicU64,
     weight: AtomicU32,
     operator: AtomicU8,
     /// Most requests at once on all its endpoints.
     pub(super) bound: BoundInForce,
-    /// Written by [`super::Lease`] alone.
+    /// Only [`super::Lease`] writes it.
     pub(super) in_flight: AtomicU32,
-    /// Workers that wait for an answer's head, or are held to its end. Written by [`super::Lease`] alone.
+    /// Workers that its requests hold. Only [`super::Lease`] writes it.
     pub(super) calling: AtomicU32,
     checks_passed: AtomicU64,
     checks_failed: AtomicU64,
@@ -65,9 +65,9 @@ pub struct Backend {
     resent: AtomicU64,
     /// Bytes of its answers' bodies that clients got.
     delivered: AtomicU64,
-    /// Why it has no address. Written by the resolver alone.
+    /// Why it has no address. Only the resolver writes it.
     absence: ArcSwapOption<Arc<str>>,
-    /// The pool's line of requests that wait for room.
+    /// The pool's line of waiting requests.
     pub(super) queue: Arc<Queue>,
 }
 
@@ -97,18 +97,18 @@ impl Backend {
         }
     }
 
-    /// The same with that line.
+    /// The same backend with that line.
     pub(super) fn waited_for_in(self, queue: &Arc<Queue>) -> Self {
         Self { queue: Arc::clone(queue), ..self }
     }
 
-    /// The same with the bound of its entry; a measured one begins now.
+    /// The same backend with the bound of its entry; a measured one begins at `now`.
     pub(super) fn bounded(self, entry: &BackendEntry, auto: AutoBounds, now: Nanos) -> Self {
         self.bound.set(entry.max_in_flight, auto, now);
         self
     }
 
-    /// The same backend under the same name, with what was counted of it and the operator's word, at another place.
+    /// A backend for an entry of the same name with another URL. Keeps the counters and the operator's word.
     pub(super) fn moved(&self, entry: &BackendEntry) -> Self {
         let (passed, failed) = self.checks();
         Self {
@@ -123,7 +123,7 @@ impl Backend {
         }
     }
 
-    /// Whether that entry names the same place.
+    /// Whether that entry has the same URL.
     pub(super) fn is_at(&self, entry: &BackendEntry) -> bool {
         self.url == entry.url()
     }
@@ -133,7 +133,7 @@ impl Backend {
         &self.url
     }
 
-    /// Takes over what an entry says beside its name and its place. Needs the pool's writer's lock.
+    /// Takes over everything of an entry except its name and its URL. The pool's writer's lock must be held.
     pub(super) fn set_terms(&self, entry: &BackendEntry, auto: AutoBounds, now: Nanos) {
         self.weight.store(entry.weight, Ordering::Relaxed);
         self.backup.store(entry.backup, Ordering::Relaxed);
@@ -141,17 +141,17 @@ impl Backend {
         self.bound.set(entry.max_in_flight, auto, now);
     }
 
-    /// Used only when no other backend is left.
+    /// Whether it is used only if no other backend is left.
     pub fn backup(&self) -> bool {
         self.backup.load(Ordering::Relaxed)
     }
 
-    /// Share relative to the others, for each of its endpoints; 0 gets nothing new.
+    /// The share of each of its endpoints relative to others; 0: they get no new requests.
     pub fn weight(&self) -> u32 {
         self.weight.load(Ordering::Relaxed)
     }
 
-    /// What the operator says.
+    /// The operator's word.
     pub fn operator(&self) -> Operator {
         match self.operator.load(Ordering::Relaxed) {
             code if code == Operator::Up as u8 => Operator::Up,
@@ -160,7 +160,7 @@ impl Backend {
         }
     }
 
-    /// Says what the operator wants. Only what serves the operator calls it.
+    /// Sets the operator's word. To be called for the operator alone.
     pub fn set_operator(&self, operator: Operator) {
         self.operator.store(operator as u8, Ordering::Relaxed);
         self.queue.changed();
@@ -171,7 +171,7 @@ impl Backend {
         self.absence.load().as_deref().cloned()
     }
 
-    /// Says why it has no address. Only the resolver calls it.
+    /// Notes why it has no address. Only the resolver calls it.
     pub fn set_absence(&self, cause: &str) {
         self.absence.store(Some(Arc::new(cause.into())));
     }
@@ -181,17 +181,17 @@ impl Backend {
         self.calling.load(Ordering::Relaxed)
     }
 
-    /// Requests in flight on all its endpoints, on former ones too.
+    /// Requests in flight on all its endpoints, those included that were removed.
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Health checks that passed and that failed, of all its endpoints.
+    /// Numbers of health checks of all its endpoints that passed and that failed.
     pub fn checks(&self) -> (u64, u64) {
         (self.checks_passed.load(Ordering::Relaxed), self.checks_failed.load(Ordering::Relaxed))
     }
 
-    /// Counts a health check. For the prober.
+    /// Counts a health check. Only the prober calls it.
     pub fn count_check(&self, passed: bool) {
         let counter = if passed { &self.checks_passed } else { &self.checks_failed };
         counter.fetch_add(1, Ordering::Relaxed);
@@ -202,7 +202,7 @@ impl Backend {
         self.resent.load(Ordering::Relaxed)
     }
 
-    /// Counts one of them.
+    /// Counts a request that is sent again.
     pub fn count_resent(&self) {
         self.resent.fetch_add(1, Ordering::Relaxed);
     }
@@ -212,56 +212,56 @@ impl Backend {
         self.delivered.load(Ordering::Relaxed)
     }
 
-    /// Counts those of one answer.
+    /// Counts the bytes of one answer's body.
     pub fn count_delivered(&self, bytes: u64) {
         self.delivered.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 
-/// A backend's name among those of all pools: `a` of the default pool, `api/a` of the pool `api`. No name holds a slash.
+/// A backend's name among those of all pools: `a` in the default pool, `api/a` in the pool `api`. Names hold no slash.
 pub fn title(pool: &str, name: &str) -> String {
     if pool == DEFAULT_POOL { name.to_owned() } else { format!("{pool}/{name}") }
 }
 
-/// The unit of balancing: one address of one backend. Carried across snapshots while it does not change, with its
-/// counters and its health.
+/// The unit of balancing: one address of one backend. While it stays, snapshots carry it over with its counters and its
+/// health.
 #[derive(Debug)]
 pub struct Endpoint {
     /// The backend's name in the configuration.
     pub backend: Arc<str>,
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
-    /// Never used again in this process; what a pool of connections is keyed by.
+    /// No other endpoint of this process ever has this id. Kept connections are found by it.
     pub id: u64,
-    /// What it shares with the backend's other addresses: weight and the operator's word.
+    /// The backend, with what all its endpoints share.
     pub group: Arc<Backend>,
     /// Its [`Located::tier`] and [`Located::weight`]. Written under the pool's writer's lock.
     tier: AtomicU16,
     weight: AtomicU32,
-    /// What a sticky session's cookie names it by; none: sessions do not stick. Written under the pool's writer's lock.
+    /// Its token in the cookie of sticky sessions; none: sessions do not stick. Written under the pool's writer's lock.
     token: ArcSwapOption<Token>,
-    /// What `hash` knows it by: the same in every process that calls it so.
+    /// Its number for the strategy `hash`, the same in every process.
     pub(super) identity: u64,
-    /// Written by [`super::Lease`] alone.
+    /// Only [`super::Lease`] writes it.
     pub(super) in_flight: AtomicU32,
-    /// Written by the prober alone, through [`super::Backends::set_health`].
+    /// A [`Status`]. Only the prober writes it, by [`super::Backends::set_health`].
     pub(super) health: AtomicU8,
-    /// Why its checks fail, while it is down. Written by the prober alone.
+    /// Why its checks fail, while it is down. Only the prober writes it.
     pub(super) failing: ArcSwapOption<Arc<str>>,
-    /// Written by the prober alone.
+    /// Only the prober writes it.
     last_check: ArcSwapOption<LastCheck>,
-    /// When it came up while others were running; 0: it always was. Written as `health` is.
+    /// When it came up while others were running; 0: it was up from the start. Written like `health`.
     pub(super) up_since: AtomicU64,
-    /// Whether it is out because of how it answered. Written by [`super::outlier`] alone.
+    /// Whether it is out because of its answers. Only [`super::outlier`] writes it.
     pub(super) standing: EndpointStanding,
-    /// A [`Latency`]. Written by [`Endpoint::observe_latency`] alone.
+    /// A [`Latency`]. Only [`Endpoint::observe_latency`] writes it.
     pace: AtomicU64,
-    /// Written by round robin alone, under the lock of the turns.
+    /// Only round robin writes it, under the lock of the turns.
     pub(super) turn: AtomicI64,
 }
 
 impl Endpoint {
-    /// A new endpoint with an id of its own, that is new since then; 0: it is no newcomer.
+    /// A new endpoint with an id of its own. `since`: when it came up, for the slow start; 0: it needs none.
     pub fn new(group: Arc<Backend>, located: Located, health: Status, since: Nanos) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         let Located { tier, address, weight } = located;
@@ -285,7 +285,7 @@ impl Endpoint {
         }
     }
 
-    /// An endpoint that belongs to no pool: weight 1, healthy. For trying out an upstream by itself.
+    /// An endpoint that belongs to no pool, healthy and of weight 1, for tests of one endpoint.
     pub fn alone(backend: &str, address: SocketAddr) -> Arc<Self> {
         let entry = BackendEntry::new(backend, &address.ip().to_string(), address.port());
         Arc::new(Self::new(
@@ -296,7 +296,7 @@ impl Endpoint {
         ))
     }
 
-    /// What the health checks say.
+    /// Its status by its health checks.
     pub fn health(&self) -> Status {
         match self.health.load(Ordering::Relaxed) {
             code if code == Status::Up as u8 => Status::Up,
@@ -305,22 +305,22 @@ impl Endpoint {
         }
     }
 
-    /// Says why its checks fail. For the prober alone, before it says that they do.
+    /// Notes why its checks fail. Only the prober calls it, before [`super::Backends::set_health`].
     pub fn set_failing(&self, cause: &str) {
         self.failing.store(Some(Arc::new(cause.into())));
     }
 
-    /// What its last check came to; `None`: none has ended yet.
+    /// Its last check; `None`: none has ended yet.
     pub fn last_check(&self) -> Option<Arc<LastCheck>> {
         self.last_check.load_full()
     }
 
-    /// Says what its last check came to. For the prober alone.
+    /// Notes its last check. Only the prober calls it.
     pub fn set_last_check(&self, check: LastCheck) {
         self.last_check.store(Some(Arc::new(check)));
     }
 
-    /// Says why its answers took it out.
+    /// Notes why it was ejected.
     pub fn set_ejected_for(&self, cause: &str) {
         self.standing.set_cause(cause);
     }
@@ -330,7 +330,7 @@ impl Endpoint {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Its share as strategies count it: smaller than its weight says while it warms up.
+    /// The weight that strategies see, which is smaller during the slow start.
     pub fn effective_weight(&self, now: Nanos) -> u32 {
         let up_for = match self.up_since.load(Ordering::Relaxed).max(self.standing.back_since()) {
             0 => Nanos::MAX,
@@ -345,53 +345,53 @@ impl Endpoint {
         self.tier.load(Ordering::Relaxed)
     }
 
-    /// Its share relative to all other endpoints of its pool, while it is not warming up.
+    /// Its share relative to all other endpoints of its pool, without a slow start.
     pub fn weight(&self) -> f64 {
         f64::from(self.group.weight()) * f64::from(self.weight.load(Ordering::Relaxed)) / f64::from(WHOLE)
     }
 
-    /// It is used as that says from now on. Whether that is a change. Needs the pool's writer's lock.
+    /// Sets tier and weight. Returns whether that is a change. The pool's writer's lock must be held.
     pub(super) fn set_use(&self, located: &Located) -> bool {
         let tier = self.tier.swap(located.tier, Ordering::Relaxed);
         let weight = self.weight.swap(located.weight, Ordering::Relaxed);
         (tier, weight) != (located.tier, located.weight)
     }
 
-    /// What a sticky session's cookie names it by; `None`: sessions do not stick.
+    /// Its token in the cookie of sticky sessions; `None`: sessions do not stick.
     pub fn token(&self) -> Option<Arc<Token>> {
         self.token.load_full()
     }
 
-    /// Names it anew, or not at all. Needs the pool's writer's lock.
+    /// Makes its token with another key, or removes it. The pool's writer's lock must be held.
     pub(super) fn set_token(&self, key: Option<&SigningKey>) {
         let of = |key| Token::of(key, &self.backend, self.address);
         self.token.store(key.map(of).map(Arc::new));
     }
 
-    /// What is known of its latency.
+    /// Its latency, as far as it is known.
     pub(super) fn pace(&self) -> Latency {
         Latency::from_bits(self.pace.load(Ordering::Relaxed))
     }
 
-    /// Takes one more attempt into account.
+    /// Takes the latency of one more attempt into account.
     pub(super) fn observe_latency(&self, took: Nanos, failed: bool, now: Nanos) {
         let took = if failed { took.max(FAILURE_COUNTS_AS) } else { took };
         let next = |bits| Some(Latency::from_bits(bits).observe(took, now).bits());
-        // The closure always gives a value, so this always succeeds.
+        // Can't fail: the closure always returns a value.
         let _ = self.pace.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
     }
 
-    /// Whether it counts as up: in service, and not taken out by its health checks. One that was never checked counts.
+    /// Whether it is in service and not down. One that was never checked counts as up.
     pub fn is_up(&self) -> bool {
         self.in_service() && self.health() != Status::Down
     }
 
-    /// Whether it is out because of how it answered, or being probed after that.
+    /// Whether it is out because of its answers, also while it is being probed.
     pub fn is_ejected(&self) -> bool {
         self.standing.is_out()
     }
 
-    /// Whether configuration and operator let anything new go there, health aside.
+    /// Whether weight and operator allow new requests, whatever its health.
     pub fn in_service(&self) -> bool {
         self.group.weight() > 0 && self.group.operator() == Operator::Up
     }

@@ -1,5 +1,5 @@
-//! Requests as they are counted on endpoints. A count goes up only when every bound that holds for it has room, each taken
-//! by compare-and-swap, and comes down again however the request ends.
+//! Leases count requests on endpoints. A count goes up only if every bound has room, each taken by compare-and-swap,
+//! and goes down again however the request ends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,7 +9,7 @@ use super::measured::{BoundPlace, is_half};
 use crate::queue::Passage;
 use balancer_time::Nanos;
 
-/// A bound on the requests of the whole pool, and their number.
+/// The bound on requests of the whole pool, and their number.
 #[derive(Clone, Debug)]
 pub(super) struct Total {
     pub most: u32,
@@ -19,43 +19,44 @@ pub(super) struct Total {
 /// Why a request was not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
-    /// Things are not as they were seen: look again.
+    /// Something has changed since the decision: look again.
     Moved,
     /// A bound has no room.
     Full,
 }
 
-/// What a lease is taken with.
+/// The conditions on which a lease is taken.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LeaseTerms<'a> {
-    /// The count that the decision was based on; `None`: whatever it is.
+    /// The endpoint's requests in flight by which it was picked; `None`: any number.
     pub seen: Option<u32>,
     /// Most workers that the backend may hold.
     pub most_workers: u32,
-    /// What that is while there is another backend to go to.
+    /// Most workers that it may hold while there is another backend.
     pub share: u32,
+    /// The bound of the whole pool.
     pub total: Option<&'a Total>,
-    /// The endpoint is half open: only as its probe.
+    /// The endpoint is half open: the request must be its probe.
     pub as_probe: bool,
     /// The present.
     pub now: Nanos,
 }
 
-/// One request on one endpoint, counted for as long as this lives. The only way that in-flight counts change.
+/// One request on one endpoint, counted until this is dropped. In-flight counts change in no other way.
 #[derive(Debug)]
 #[must_use = "a dropped lease is a request that has ended"]
 pub struct Lease {
-    /// Where the request goes.
+    /// The endpoint that gets the request.
     pub endpoint: Arc<Endpoint>,
     holds_worker: bool,
     share: u32,
-    /// Its endpoint is out, and this request tells whether it may come back.
+    /// Its endpoint is out, and this request decides whether it comes back.
     pub(super) is_probe: bool,
     total: Option<Total>,
     passage: Passage,
     began: Nanos,
     ended: Option<Nanos>,
-    /// Of a bound that is measured, up to the answer's head.
+    /// A place of the backend's bound, if that is measured; held up to the answer's head.
     place: Option<BoundPlace>,
 }
 
@@ -77,7 +78,7 @@ impl Lease {
             endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
             return Err(Refused::Full);
         }
-        // From here on dropping it undoes what was done.
+        // From here on, dropping the lease undoes everything.
         let mut lease = Self {
             endpoint: Arc::clone(endpoint),
             holds_worker: false,
@@ -109,8 +110,8 @@ impl Lease {
         Ok(lease)
     }
 
-    /// Whether places are short: half of those of its backend or of the pool are taken. Before that no line is near, and it is not
-    /// worth counting whose requests have them.
+    /// Whether half of the places of its backend or of the pool are taken. Before that a line is not to be expected,
+    /// so it is not worth counting which clients hold places.
     pub fn is_of_few(&self) -> bool {
         let group = &self.endpoint.group;
         let count = |of: &AtomicU32| of.load(Ordering::Relaxed);
@@ -118,31 +119,31 @@ impl Lease {
             || self.total.as_ref().is_some_and(|total| is_half(count(&total.count), total.most))
     }
 
-    /// Says how the request came past the line, and that it goes to its endpoint now.
+    /// Notes how the request came past the line, and that it is sent at `now`.
     pub fn came_by(&mut self, passage: Passage, now: Nanos) {
         (self.passage, self.began) = (passage, now);
     }
 
-    /// Whether the request tells if its endpoint may come back: one that no request would have waited for.
+    /// Whether the request is a probe: it decides whether its endpoint comes back.
     pub fn is_probe(&self) -> bool {
         self.is_probe
     }
 
-    /// The request has ended now. One that is only dropped has ended at an unknown time.
+    /// Ends the request at `now`. A lease that is only dropped ends at an unknown time.
     pub fn end(mut self, now: Nanos) {
         self.ended = Some(now);
     }
 
-    /// The worker has the answer's head and waits for this backend no longer. Wakes who waits for that, if it was all that
-    /// they wait for.
+    /// The worker does not wait for this backend any more: the answer's head came. Wakes the line, if the backend
+    /// held its share of the workers until now.
     pub fn free_worker(&mut self) {
         if self.give_worker_back() {
             self.endpoint.group.queue.freed();
         }
     }
 
-    /// The answer's head came. Where the backend's bound is measured, the request holds no place of it any more: its client is
-    /// charged no further, and whoever waits for a place is woken.
+    /// The answer's head came at `now`. If the backend's bound is measured, the request gives its place back: its
+    /// client is not charged any more, and the line is woken.
     pub fn answered(&mut self, now: Nanos) {
         if let Some(place) = self.place.take() {
             place.answered(now);
@@ -152,7 +153,7 @@ impl Lease {
         }
     }
 
-    /// Whether the backend is below its share again.
+    /// Returns whether the backend has just come below its share.
     fn give_worker_back(&mut self) -> bool {
         let group = &self.endpoint.group;
         std::mem::take(&mut self.holds_worker) && group.calling.fetch_sub(1, Ordering::SeqCst) == self.share
@@ -172,13 +173,14 @@ impl Drop for Lease {
         self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
         let group = &self.endpoint.group;
         group.in_flight.fetch_sub(1, Ordering::SeqCst);
-        // Sequentially consistent before this: a request that is not seen waiting sees that there is room.
+        // The counts above go down with sequential consistency: a request that joins the line unseen by this sees the
+        // room.
         let held = self.ended.map(|now| now.saturating_sub(self.began));
         group.queue.ended(self.passage, held, self.ended);
     }
 }
 
-/// One more, unless there are so many already.
+/// Raises a count by one, unless it is at `most`.
 fn raise(count: &AtomicU32, most: u32) -> bool {
     if most == u32::MAX {
         count.fetch_add(1, Ordering::Relaxed);

@@ -1,27 +1,27 @@
-//! Who hears of changes of the pool.
+//! Functions that are called after changes of the pool.
 
 use std::fmt;
 
 use parking_lot::Mutex;
 
-/// Called after a change; whether it wants to hear of the next one.
+/// Called after a change. False: it is not to be called any more.
 type Tell = Box<dyn Fn() -> bool + Send>;
 
-/// See the module. The lock is held over the calls.
+/// The functions. The lock is held while they are called.
 #[derive(Default)]
 pub(super) struct Listeners(pub(super) Mutex<Vec<Tell>>);
 
 impl Listeners {
-    /// Calls it at once, since it knows nothing yet, and after every change.
+    /// Calls it at once, and after every change.
     pub fn add(&self, tell: Tell) {
-        // Locked first: a change meanwhile waits, and is told.
+        // Locks first, so that a change in between calls it too.
         let mut all = self.0.lock();
         if tell() {
             all.push(tell);
         }
     }
 
-    /// Calls each, and forgets those that want no more.
+    /// Calls all functions, and forgets those that return false.
     pub fn tell(&self) {
         self.0.lock().retain(|tell| tell());
     }

@@ -1,6 +1,6 @@
-//! A backend's bound on requests at once, as it is in force: none, a number, or one that is measured ([`AutoLimit`]). A
-//! number bounds requests to their ends. A measured bound counts them up to their answers' heads, so that event streams,
-//! tunnels and slow readers hold none of its places. Only a measured bound costs a lock.
+//! A backend's bound on requests at once: none, a number, or a measured one ([`AutoLimit`]). A number counts requests
+//! up to their ends. A measured bound counts them up to their answers' heads, so that event streams, tunnels and slow
+//! readers hold no places. Only a measured bound needs a lock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -12,18 +12,18 @@ use crate::backend::InFlightBound;
 use crate::fair::{AutoAttempt, AutoBounds, AutoLimit, AutoMove, ProbeVerdict};
 use balancer_time::Nanos;
 
-/// See the module. Its kind is written under the pool's writer's lock.
+/// The bound that is in force. Its kind is written under the pool's writer's lock.
 #[derive(Debug)]
 pub(super) struct BoundInForce {
-    /// Where none is measured; `u32::MAX`: there is no bound.
+    /// The bound if it is a number; `u32::MAX`: there is no such bound.
     number: AtomicU32,
     is_measured: AtomicBool,
     measured: ArcSwapOption<MeasuredBound>,
-    /// What trials found, in the order of [`ProbeVerdict::ALL`].
+    /// Numbers of verdicts of trials, in the order of [`ProbeVerdict::ALL`].
     probes: [AtomicU64; 3],
 }
 
-/// Whether so many are half of them.
+/// Whether `count` is at least half of `most`.
 pub(super) fn is_half(count: u32, most: u32) -> bool {
     count >= most.div_ceil(2)
 }
@@ -40,7 +40,7 @@ impl Default for BoundInForce {
 }
 
 impl BoundInForce {
-    /// Puts another bound in force. One that is measured goes on where it is, within these bounds.
+    /// Puts another bound in force. A measured bound that stays measured keeps its value, within `bounds`.
     pub fn set(&self, bound: Option<InFlightBound>, bounds: AutoBounds, now: Nanos) {
         let number = match bound {
             Some(InFlightBound::Auto) => {
@@ -61,18 +61,18 @@ impl BoundInForce {
         self.is_measured.store(is_measured, Ordering::Release);
     }
 
-    /// What was counted of another goes on here.
+    /// Takes over the numbers of verdicts of another bound.
     pub fn with_probes_of(self, other: &Self) -> Self {
         let count = |at: usize| AtomicU64::new(other.probes[at].load(Ordering::Relaxed));
         Self { probes: std::array::from_fn(count), ..self }
     }
 
-    /// The bound of a number, which holds for whole requests; `u32::MAX`: there is none.
+    /// The bound if it is a number; `u32::MAX`: there is no such bound.
     pub fn number(&self) -> u32 {
         self.number.load(Ordering::Relaxed)
     }
 
-    /// The one that is measured.
+    /// The bound if it is measured.
     pub fn measured(&self) -> Option<Arc<MeasuredBound>> {
         self.is_measured().then(|| self.measured.load_full()).flatten()
     }
@@ -86,24 +86,24 @@ impl BoundInForce {
         self.is_measured.load(Ordering::Acquire)
     }
 
-    /// Most requests at once, now; `u32::MAX`: there is no bound.
+    /// The current bound of either kind; `u32::MAX`: there is none.
     pub fn most(&self) -> u32 {
         self.of_measured(|it| it.most.load(Ordering::Relaxed)).unwrap_or_else(|| self.number())
     }
 
-    /// Whether there is no room, with so many requests in flight to their ends.
+    /// Whether there is no room. `in_flight`: requests of the backend, counted up to their ends.
     pub fn is_full(&self, in_flight: u32) -> bool {
         let (held, most) = self.taken(in_flight);
         held >= most
     }
 
-    /// Whether half of the places are taken, with so many requests in flight to their ends. Never without a bound.
+    /// Whether half of the places are taken; never without a bound. `in_flight`: as in [`BoundInForce::is_full`].
     pub fn is_half_full(&self, in_flight: u32) -> bool {
         let (held, most) = self.taken(in_flight);
         is_half(held, most)
     }
 
-    /// Places that are taken, and how many there are.
+    /// How many places are taken, and how many there are.
     fn taken(&self, in_flight: u32) -> (u32, u32) {
         let of_measured =
             |it: &MeasuredBound| (it.held.load(Ordering::Relaxed), it.most.load(Ordering::Relaxed));
@@ -118,12 +118,12 @@ impl BoundInForce {
         })
     }
 
-    /// How often a trial found that.
+    /// How often a trial had that verdict.
     pub fn probes(&self, verdict: ProbeVerdict) -> u64 {
         self.probes[verdict as usize].load(Ordering::Relaxed)
     }
 
-    /// Whether there is another bound afterwards.
+    /// Lets a measured bound move. Returns whether it has moved.
     pub fn tick(&self, now: Nanos) -> bool {
         let ticked = self.of_measured(|it| {
             it.change(|limit| {
@@ -143,9 +143,9 @@ impl BoundInForce {
 /// A measured bound, shared by the requests that hold its places.
 #[derive(Debug)]
 pub(super) struct MeasuredBound {
-    /// Held for a few instructions at the beginning of a request and at its answer's head, over no I/O.
+    /// Locked for a few instructions at the beginning of a request and at its answer's head, never across I/O.
     limit: Mutex<AutoLimit>,
-    /// How many places there are, and how many are held: written under the lock, for those who only look.
+    /// How many places there are, and how many are held. Written under the lock, so that they can be read without it.
     most: AtomicU32,
     held: AtomicU32,
 }
@@ -161,12 +161,13 @@ impl MeasuredBound {
         let mut limit = self.limit.lock();
         let result = change(&mut limit);
         self.most.store(limit.limit(), Ordering::SeqCst);
-        // A request that waits and is not seen by whoever gave this place back sees that there is one.
+        // Sequentially consistent: a request that joins the line, and is not seen when this place is given back, sees
+        // the place.
         self.held.store(limit.in_flight(), Ordering::SeqCst);
         result
     }
 
-    /// A place of it; `None`: there is none.
+    /// Takes a place; `None`: there is none.
     pub fn enter(self: &Arc<Self>, now: Nanos) -> Option<BoundPlace> {
         let began = |limit: &mut AutoLimit| (limit.in_flight() < limit.limit()).then(|| limit.began(now));
         self.change(began).map(|attempt| BoundPlace { of: Arc::clone(self), attempt: Some(attempt) })
@@ -193,19 +194,19 @@ impl BoundPlace {
 impl Drop for BoundPlace {
     fn drop(&mut self) {
         if let Some(attempt) = self.attempt.take() {
-            // The time is not known here: as far as anybody told it.
+            // The time is not known here; with 0, the limit goes by the latest time that it was given.
             self.of.change(|limit| limit.ended(attempt, false, 0));
         }
     }
 }
 
-/// What is known of a measured bound.
+/// A measured bound, as it is shown.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MeasuredReport {
     /// How many of its places are held.
     pub held: u32,
-    /// The answers' time in the middle lately, in seconds, up to the head; `None`: there was no answer.
+    /// The median time of recent answers up to the head, in seconds; `None`: there was no answer.
     pub median_s: Option<f64>,
-    /// What moved it last; `None`: it is where it began.
+    /// What moved the bound last; `None`: it has not moved.
     pub moved: Option<AutoMove>,
 }

@@ -1,8 +1,9 @@
-//! Which endpoints are out because of how they answered requests. The third word on an endpoint, beside the operator's
-//! and the prober's, with a writer of its own: this module. Picks only read; a lock is taken when somebody goes or comes
-//! back, never for an ordinary answer.
+//! Ejection: endpoints are taken out because of their answers to requests. It is kept apart from the operator's word
+//! and from what the prober finds, and only this module writes it. Picks only read it. A lock is taken when an
+//! endpoint goes out or comes back, never for an ordinary answer.
 //!
-//! out (until a time) → half open: one request at a time probes it → in again, or out for longer.
+//! An endpoint is out for some time, and then half open: one request at a time probes it. After that it is in again,
+//! or out for longer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -14,29 +15,29 @@ use parking_lot::Mutex;
 use crate::outlier::{Cause, OutlierPolicy, Tally, most_out, time_out};
 use balancer_time::Nanos;
 
-/// The pool's settings for it, and its writer.
+/// The pool's settings for ejections, and the writers' lock.
 #[derive(Debug)]
 pub(super) struct Outliers {
     policy: OutlierPolicy,
     max_ejected: f64,
-    /// Held while somebody is taken out or let in; over no I/O. The same one whatever becomes of the settings.
+    /// Held while an endpoint is taken out or let in; never across I/O. Stays the same when settings change.
     writer: Arc<Mutex<()>>,
 }
 
-/// One endpoint's part.
+/// The state of one endpoint.
 #[derive(Debug, Default)]
 pub(super) struct EndpointStanding {
     /// A [`Tally`].
     tally: AtomicU64,
     /// When it may be probed; 0: it is in.
     out_until: AtomicU64,
-    /// A probe is under way.
+    /// Whether a probe is under way.
     probing: AtomicBool,
-    /// How often it was taken out without a while of peace in between.
+    /// How often in a row it was taken out soon after it had come back.
     relapses: AtomicU32,
-    /// When it was last let in.
+    /// When it came back last.
     back_since: AtomicU64,
-    /// Why it was last taken out. Written where the log is told.
+    /// Why it was taken out last. Written with the log line.
     cause: ArcSwapOption<Arc<str>>,
 }
 
@@ -45,20 +46,20 @@ pub(super) struct EndpointStanding {
 pub(super) enum Out {
     /// It is in.
     No,
-    /// It is out, and its time is not over, or a probe is under way.
+    /// It is out, and its time is not over or a probe is under way.
     Yes,
-    /// Its time is over since so long: somebody should try it.
+    /// It is out, but its time has been over for so long: a request should probe it.
     HalfOpen(Nanos),
 }
 
-/// Somebody went or came back: one line of the log.
+/// An endpoint went out or came back; each gets a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ejection {
-    /// Out for so long.
+    /// It is out for so long, for that cause.
     Out(Duration, Cause),
-    /// Its probe failed: out for so long again.
+    /// Its probe failed: it is out for so long again.
     StaysOut(Duration),
-    /// Its probe was answered.
+    /// Its probe was answered: it is in again.
     Back,
 }
 
@@ -76,22 +77,22 @@ impl EndpointStanding {
         self.out_until.load(Ordering::Relaxed) != 0
     }
 
-    /// Why it was last taken out.
+    /// Why it was taken out last.
     pub fn cause(&self) -> Option<Arc<str>> {
         self.cause.load().as_deref().cloned()
     }
 
-    /// Says why it was taken out.
+    /// Notes why it was taken out.
     pub fn set_cause(&self, cause: &str) {
         self.cause.store(Some(Arc::new(cause.into())));
     }
 
-    /// When it was last let in; 0: it was never out.
+    /// When it came back last; 0: it was never out.
     pub fn back_since(&self) -> Nanos {
         self.back_since.load(Ordering::Relaxed)
     }
 
-    /// Makes the caller's request the probe, if the endpoint is out and no other request is.
+    /// Makes the caller's request the probe, if the endpoint is out and has no probe. Returns whether it did.
     pub fn begin_probe(&self) -> bool {
         if self.out_until.load(Ordering::Relaxed) == 0 || self.probing.swap(true, Ordering::AcqRel) {
             return false;
@@ -104,21 +105,21 @@ impl EndpointStanding {
         still_out
     }
 
-    /// The probe ended without a verdict.
+    /// The probe has ended.
     pub fn end_probe(&self) {
         self.probing.store(false, Ordering::Release);
     }
 }
 
 impl Outliers {
-    /// `before`: what these settings replace.
+    /// `before`: the settings that these replace, whose lock is kept.
     pub fn new(policy: OutlierPolicy, max_ejected: f64, before: Option<&Self>) -> Self {
         let writer = before.map(|before| Arc::clone(&before.writer)).unwrap_or_default();
         Self { policy, max_ejected, writer }
     }
 
-    /// An ordinary request ended. `up`: all endpoints that count as up. Takes the writer's lock only when that is one
-    /// failure too many.
+    /// A request ended that was not a probe. `up`: all endpoints that count as up. Takes the writers' lock only if it
+    /// was one failure too many.
     pub fn observe<'p>(
         &self,
         standing: &EndpointStanding,
@@ -132,12 +133,12 @@ impl Outliers {
             cause = found;
             Some(next.bits())
         };
-        // The closure always gives a value, so this always succeeds.
+        // Can't fail: the closure always returns a value.
         let _ = standing.tally.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
         let cause = cause?;
         let _writer = self.writer.lock();
         if standing.out_until.load(Ordering::Relaxed) != 0 {
-            // Sent before it went.
+            // The request was sent before the endpoint went out.
             return None;
         }
         let (all, out) = up.fold((0, 0), |(all, out), one| (all + 1, out + usize::from(one.is_out())));
@@ -150,13 +151,13 @@ impl Outliers {
         Some(Ejection::Out(self.take_out(standing, relapse, now), cause))
     }
 
-    /// A probe ended.
+    /// A probe ended with an answer or a failure. Takes the writers' lock.
     pub fn conclude_probe(&self, standing: &EndpointStanding, failed: bool, now: Nanos) -> Option<Ejection> {
         let _writer = self.writer.lock();
         let told = match standing.out_until.load(Ordering::Relaxed) {
-            // Let in meanwhile by the health checks.
+            // The health checks have let it in meanwhile.
             0 => None,
-            // It was asked before its time, for want of anybody else: that it fails is no news.
+            // It was probed before its time, since there was no other endpoint: a failure was to be expected.
             until if failed && now < until => None,
             _ if failed => {
                 let relapse = standing.relapses.load(Ordering::Relaxed).saturating_add(1);
@@ -173,7 +174,7 @@ impl Outliers {
         told
     }
 
-    /// The health checks brought it back: what was seen before is of no interest any more.
+    /// The health checks brought it back: forgets its failures and its relapses. Takes the writers' lock.
     pub fn begin_anew(&self, standing: &EndpointStanding) {
         let _writer = self.writer.lock();
         standing.tally.store(0, Ordering::Relaxed);
@@ -188,7 +189,7 @@ impl Outliers {
         Duration::from_nanos(time)
     }
 
-    /// How long a half-open endpoint waits for a request that can be sent again before it takes any.
+    /// How long a half-open endpoint is kept for a request that can be sent again, before any request may probe it.
     pub fn patience(&self) -> Nanos {
         self.policy.base_time
     }

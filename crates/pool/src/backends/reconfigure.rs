@@ -1,4 +1,4 @@
-//! Another configuration for the pool, put in force in one step: what did not change is carried over, the rest is new.
+//! Puts another configuration of the pool in force in one step. What did not change is carried over, the rest is new.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,32 +10,32 @@ use crate::backend::{BackendEntry, Located};
 use crate::health::Status;
 use balancer_time::Nanos;
 
-/// A backend as it is wanted from now on.
+/// A backend of the new configuration.
 #[derive(Clone, Debug)]
 pub struct Placed {
     /// Its entry.
     pub entry: BackendEntry,
-    /// Where it is to begin, should it be new or have moved; one that stays keeps the addresses that it has.
+    /// Its first addresses, if it is new or has another URL. A backend that stays keeps its addresses.
     pub addresses: Vec<Located>,
-    /// What the operator wants; `None`: as it was, up for a new one.
+    /// The operator's word; `None`: as it was, and up for a new backend.
     pub operator: Option<Operator>,
 }
 
-/// What became of the backends, by their names.
+/// What changed: names of backends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reconfigured {
-    /// New.
+    /// New backends.
     pub added: Vec<String>,
-    /// At another place under the same name.
+    /// Backends that have another URL.
     pub moved: Vec<String>,
-    /// No longer there. What is under way on them ends.
+    /// Backends that are gone. Their requests under way go on.
     pub removed: Vec<String>,
-    /// Addresses that found no room in the pool ([`MAX_ENDPOINTS`]).
+    /// Number of addresses for which the pool has no room ([`MAX_ENDPOINTS`]).
     pub left_out: usize,
 }
 
 impl Picker {
-    /// A new endpoint under these settings, new since then; 0: it is no newcomer.
+    /// A new endpoint under these settings. `since`: see [`Endpoint::new`].
     pub(super) fn endpoint(&self, group: &Arc<Backend>, located: Located, since: Nanos) -> Arc<Endpoint> {
         let health = if self.checked { Status::Unknown } else { Status::Up };
         let endpoint = Endpoint::new(Arc::clone(group), located, health, since);
@@ -45,17 +45,15 @@ impl Picker {
 }
 
 impl Backends {
-    /// The names of those among `entries` that [`Backends::reconfigure`] would make anew, so that their addresses are
-    /// needed.
+    /// Those among `entries` that [`Backends::reconfigure`] would make anew, so that it needs their addresses.
     pub fn new_among<'a>(&self, entries: &'a [BackendEntry]) -> Vec<&'a BackendEntry> {
         let snapshot = self.snapshot();
         let is_new = |entry: &&BackendEntry| carried(&snapshot, entry).is_none();
         entries.iter().filter(is_new).collect()
     }
 
-    /// Puts settings and backends in force, all at once. A backend of the same name at the same place is carried over
-    /// with its endpoints, their counters, health and ejections; weight and bounds follow its entry. Takes the writer's
-    /// lock.
+    /// Puts settings and backends in force, all at once. A backend with the same name and URL is carried over with its
+    /// endpoints, their counters, health and ejections; everything else follows its entry. Takes the writer's lock.
     pub fn reconfigure(&self, settings: &Settings, wanted: &[Placed], now: Nanos) -> Reconfigured {
         let mut told = Reconfigured::default();
         {
@@ -63,7 +61,7 @@ impl Backends {
             let before = self.snapshot.load_full();
             let picker = Arc::new(settings.picker(Some(&before.picker)));
             let mut backends: Vec<Arc<Backend>> = Vec::with_capacity(wanted.len());
-            // What stays has its place before anybody new gets one.
+            // Endpoints that stay have room before new ones.
             let mut room = MAX_ENDPOINTS.saturating_sub(
                 before
                     .endpoints
@@ -109,8 +107,8 @@ impl Backends {
     }
 }
 
-/// Each address once, as many as there is room for, those of the lower tiers first, and how many are left out. In the order of
-/// the addresses.
+/// Each address once, in order, and how many are left out. If there is not enough room, addresses of lower tiers come
+/// first; an address that is given twice has its lower tier.
 pub(super) fn fitting(addresses: &[Located], room: usize) -> (Vec<Located>, usize) {
     let mut all = addresses.to_vec();
     all.sort_unstable_by_key(|one| (one.address, one.tier));
@@ -122,20 +120,21 @@ pub(super) fn fitting(addresses: &[Located], room: usize) -> (Vec<Located>, usiz
     (all, left_out)
 }
 
-/// Whether that entry names this backend, at the place where it is.
+/// Whether that entry has the name and the URL of this backend.
 pub(super) fn is_of(group: &Backend, entry: &BackendEntry) -> bool {
     *group.name == entry.name && group.is_at(entry)
 }
 
-/// The backend that goes on under that entry.
+/// The backend that is carried over for that entry.
 fn carried<'a>(before: &'a Snapshot, entry: &BackendEntry) -> Option<&'a Arc<Backend>> {
     before.backends.iter().find(|group| is_of(group, entry))
 }
 
-/// What other settings mean for endpoints that were there before.
+/// Applies changed settings to endpoints that are carried over.
 fn settle(before: &Picker, after: &Picker, endpoints: &[Arc<Endpoint>]) {
     if before.checked && !after.checked {
-        // Without checks, nothing would bring up again what the last one found down. The checks have ended by now.
+        // Without checks, nothing would bring an endpoint up again. The checks have ended by now, so this is the only
+        // writer.
         endpoints.iter().for_each(|one| one.health.store(Status::Up as u8, Ordering::Relaxed));
     }
     if before.sticky != after.sticky {

@@ -1,4 +1,4 @@
-//! The pool at one moment, and how one of it is picked.
+//! The pool at one moment, and how one of its endpoints is picked.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -15,70 +15,72 @@ use crate::sticky::SigningKey;
 use crate::strategy::{Candidate, Draw, Strategy};
 use balancer_time::Nanos;
 
-/// How often a pick begins anew because the count that it was based on had changed; then it takes it as it is.
+/// How often a pick begins again because a count that it was based on has changed. After that it does not compare the
+/// count.
 const MAX_REPICKS: usize = 4;
 
+/// The settings by which endpoints are picked.
 #[derive(Debug)]
 pub(super) struct Picker {
     pub strategy: Strategy,
-    /// Held while a strategy that keeps turns reads, decides and writes them; over no I/O.
+    /// Held while a strategy that keeps turns reads, decides and writes them; never across I/O.
     pub turns: Arc<Mutex<()>>,
-    /// Most workers that one backend may hold while there is another to go to.
+    /// Most workers that one backend may hold while there is another one.
     pub most_workers: u32,
-    /// A bound on the whole pool.
+    /// The bound of the whole pool.
     pub total: Option<Total>,
     /// No other pool takes requests.
     pub alone: bool,
-    /// `None`: no endpoint is taken out for how it answers.
+    /// When endpoints are ejected because of their answers; `None`: never.
     pub outliers: Option<Outliers>,
-    /// Without health checks every endpoint counts as healthy.
+    /// Whether there are health checks. Without them every endpoint counts as healthy.
     pub checked: bool,
-    /// What endpoints' tokens are made with.
+    /// The secret for endpoints' tokens.
     pub sticky: Option<SigningKey>,
 }
 
 /// What a request asks of a pick.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
-    /// Ids of endpoints that it must not be.
+    /// Ids of endpoints that must not be picked.
     pub tried: &'a [u64],
-    /// What the request is hashed on ([`crate::strategy::key_of`]); only `hash` looks at it.
+    /// The key of the request ([`crate::strategy::key_of`]); only `hash` uses it.
     pub key: u64,
     /// The present.
     pub now: Nanos,
-    /// Should it fail, the request can be sent again: it may find out whether an endpoint is well again.
+    /// The request can be sent again if it fails, so that it may probe an endpoint that is half open.
     pub may_probe: bool,
-    /// What may be tokens ([`crate::sticky`]) of endpoints that it should be: the first that can take it.
+    /// What the client sent as tokens ([`crate::sticky`]). The first endpoint that has one of them and room is picked.
     pub preferred: &'a [&'a [u8]],
-    /// Id of the endpoint to which the client's connection is bound: it comes before all others.
+    /// Id of the endpoint to which the client's connection is bound. It comes before all others.
     pub bound_to: Option<u64>,
 }
 
 /// Why no endpoint was picked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unavailable {
-    /// Every endpoint was tried, may not be used or is unhealthy.
+    /// Every endpoint was tried, must not be used or is down.
     Nobody,
-    /// One could be picked, but has as many requests as it may have.
+    /// An endpoint could be picked if it had room.
     Full,
 }
 
-/// The order of picking: none of a later rank is picked while one of an earlier rank can be.
+/// The order of picking: none of a later rank is picked while one of an earlier rank can be. The numbers are tiers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
-    /// It was out and its time is over: the next request finds out.
+    /// It is half open: the next request probes it.
     Probe,
-    /// Passed its health checks; by tier.
+    /// It passed its health checks.
     Regular(u16),
-    /// The same, and meant for when no other is left.
+    /// It passed its health checks, and is of a backup.
     Backup(u16),
-    /// Was never checked.
+    /// It was never checked.
     Unknown(u16),
-    /// Out for how it answered: better than none.
+    /// It is out because of its answers, which is better than none.
     Ejected,
 }
 
-/// The pool at one moment. Its list never changes; counters and health in it do.
+/// The pool at one moment. Its lists never change; counters and health in them do.
 #[derive(Debug)]
 pub struct Snapshot {
     pub(super) endpoints: Vec<Arc<Endpoint>>,
@@ -87,15 +89,15 @@ pub struct Snapshot {
     pub(super) policy: Arc<PoolPolicy>,
 }
 
-/// What gathering saw beside the candidates.
+/// What [`Snapshot::gather`] found beside the candidates.
 struct Seen {
-    /// That of all candidates.
+    /// The rank of all candidates.
     rank: Rank,
-    /// Somebody was left out because a bound of its own has no room.
+    /// Whether an endpoint was left out because it has no room.
     full: bool,
-    /// Somebody holds as many workers as it may while others are there.
+    /// Whether a backend holds its share of the workers.
     over_share: bool,
-    /// There are two backends or more to go to, or other pools.
+    /// Whether there are several backends that can be used, or other pools.
     several: bool,
 }
 
@@ -114,12 +116,12 @@ impl Snapshot {
         &self.endpoints
     }
 
-    /// What is configured, in order, with the counters.
+    /// The configured backends, in order, with their counters.
     pub fn backends(&self) -> &[Arc<Backend>] {
         &self.backends
     }
 
-    /// How one of several is picked.
+    /// How one of several endpoints is picked.
     pub fn strategy(&self) -> Strategy {
         self.picker.strategy
     }
@@ -129,12 +131,13 @@ impl Snapshot {
         &self.policy
     }
 
-    /// Picks an endpoint that was not tried and counts the request on it, within all bounds. Those that passed their
-    /// health checks come first, then backups, then who was never checked, each tier by tier; one that was ejected is used when
-    /// there is no other; one that is down, never. Takes the lock of the turns under round robin, else none.
+    /// Picks an endpoint that was not tried, and counts the request on it, within all bounds. Endpoints that passed
+    /// their health checks come first, then backups, then those that were never checked, each tier by tier. An ejected
+    /// one is used only if there is no other; one that is down, never. Takes the lock of the turns under round robin,
+    /// and the lock of a measured bound.
     ///
     /// # Errors
-    /// When no endpoint can take the request.
+    /// No endpoint can take the request.
     pub fn pick(&self, wanted: &Wanted<'_>) -> Result<Lease, Unavailable> {
         let bound = wanted.bound_to.and_then(|id| self.pick_preferred(wanted, |one| one.id == id));
         let named =
@@ -149,7 +152,7 @@ impl Snapshot {
         lease
     }
 
-    /// The one that is meant; `None`: it is gone, or can't take the request.
+    /// Picks the endpoint for which `is_meant` is true. `None`: it is gone, or can't take the request.
     fn pick_preferred(&self, wanted: &Wanted<'_>, is_meant: impl Fn(&Endpoint) -> bool) -> Option<Lease> {
         let endpoint = self.endpoints.iter().find(|one| is_meant(one))?;
         let rank = self.rank(endpoint, wanted).filter(|rank| *rank < Rank::Unknown(0))?;
@@ -178,10 +181,11 @@ impl Snapshot {
     fn pick_among(&self, wanted: &Wanted<'_>, candidates: &mut Vec<Candidate>) -> Result<Lease, Unavailable> {
         let Picker { strategy, turns, most_workers, total, .. } = &*self.picker;
         let _turns = strategy.keeps_turns().then(|| turns.lock());
-        // Ends: every further round is one that somebody else got what this one wanted, or sees that all is full.
+        // This ends: a further round means that another request took the place, and in the end that all places are
+        // taken.
         for round in 0.. {
             let seen = self.gather_within_shares(wanted, candidates)?;
-            // Before anything is counted: taking it back would look like room to a request that waits for some.
+            // Checked before anything is counted: to take a count back would look like room to a request that waits.
             if self.pool_is_full() {
                 return Err(Unavailable::Full);
             }
@@ -194,7 +198,8 @@ impl Snapshot {
             }
             let chosen = candidates[index];
             let terms = LeaseTerms {
-                // Another pick may have come between looking and counting: look again, or a burst piles up on one.
+                // If another pick came between looking and counting, looks again. Otherwise a burst would go to one
+                // endpoint.
                 seen: (!strategy.keeps_turns() && round < MAX_REPICKS).then_some(chosen.in_flight),
                 most_workers: if seen.several { *most_workers } else { u32::MAX },
                 share: *most_workers,
@@ -210,13 +215,13 @@ impl Snapshot {
         Err(Unavailable::Full)
     }
 
-    /// Whether anybody could take this request, now or once there is room.
+    /// Whether any endpoint could take this request, now or once it has room.
     pub fn knows_any(&self, wanted: &Wanted<'_>) -> bool {
         self.endpoints.iter().any(|one| self.rank(one, wanted).is_some())
     }
 
-    /// Whether there is room that this request can't take for reasons of its own, and another one might: where it was tried
-    /// already, or what only a request that can be sent again may find out about.
+    /// Whether there is room that this request can't take but another one could: on an endpoint that this one has
+    /// tried, or on a half-open one, which only a request that can be sent again may probe.
     pub fn leaves_room(&self, wanted: &Wanted<'_>) -> bool {
         let other = Wanted { tried: &[], may_probe: true, ..*wanted };
         !self.pool_is_full()
@@ -232,7 +237,7 @@ impl Snapshot {
         self.picker.total.as_ref().is_some_and(|total| total.count.load(Ordering::Relaxed) >= total.most)
     }
 
-    /// [`Snapshot::gather`] without those that hold their share of the workers, if there are others.
+    /// [`Snapshot::gather`], without backends that hold their share of the workers if there are others.
     fn gather_within_shares(
         &self,
         wanted: &Wanted<'_>,
@@ -242,14 +247,14 @@ impl Snapshot {
         if seen.over_share && seen.several {
             seen = Seen { several: true, ..self.gather(wanted, candidates, true) };
         }
-        // Those that are full will have room before one that fails is well.
+        // It is better to wait for one that is full than to use one that fails.
         if candidates.is_empty() || (seen.full && seen.rank == Rank::Ejected) {
             return Err(if seen.full { Unavailable::Full } else { Unavailable::Nobody });
         }
         Ok(seen)
     }
 
-    /// Fills `candidates` with those of the best rank that anybody with room has.
+    /// Fills `candidates` with the endpoints with room that have the best rank.
     fn gather(&self, wanted: &Wanted<'_>, candidates: &mut Vec<Candidate>, within_share: bool) -> Seen {
         candidates.clear();
         let mut seen =
@@ -324,8 +329,8 @@ impl Snapshot {
         })
     }
 
-    /// Takes into account how an attempt ended: how long it took to the answer's head, or to its failure. Somebody may
-    /// go or come back for it. Takes the lock of the ejections when somebody does.
+    /// Takes into account how an attempt ended. `took`: the time to the answer's head, or to the failure. An endpoint
+    /// may go out or come back for it; then it takes the ejections' lock.
     pub fn observe(&self, lease: &mut Lease, took: Nanos, failed: bool, now: Nanos) -> Option<Ejection> {
         let Picker { strategy, outliers, .. } = &*self.picker;
         if strategy.needs_latency() {

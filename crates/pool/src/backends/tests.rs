@@ -17,10 +17,10 @@ mod reconfigured;
 mod tiers;
 mod told;
 
-/// Some instant.
+/// The time at which the tests begin.
 const NOW: Nanos = 3_600_000_000_000;
 
-/// Stands still until it is moved on; clones move together.
+/// A clock that moves only when a test moves it. Clones share its time.
 #[derive(Clone)]
 struct Clock(Arc<AtomicU64>);
 
@@ -38,7 +38,7 @@ impl Clock {
     }
 }
 
-/// A bound of a backend.
+/// A bound on a backend's requests at once.
 fn most(number: u32) -> Option<InFlightBound> {
     Some(InFlightBound::Number(number))
 }
@@ -82,12 +82,12 @@ fn wanted(tried: &[u64]) -> Wanted<'_> {
     Wanted { tried, key: fastrand::u64(..), now: NOW, may_probe: true, preferred: &[], bound_to: None }
 }
 
-/// What became known of the addresses of the backend of that name.
+/// Sets the addresses of the backend with this name.
 fn replace(pool: &Backends, backend: &str, addresses: &[SocketAddr]) -> AddressChange {
     pool.resolved(&BackendEntry::new(backend, "backend.test", 9000), addresses, NOW)
 }
 
-/// Somebody of the pool as it is now.
+/// Picks from the pool's current snapshot.
 fn pick(pool: &Backends, tried: &[u64]) -> Option<Lease> {
     pool.snapshot().pick(&wanted(tried)).ok()
 }
@@ -122,7 +122,7 @@ fn only_who_may_be_used_is_picked() {
 
         pool.set_health(a, Status::Down, NOW);
         assert!(only("b"));
-        // Not checked yet: only when nobody is known to be up.
+        // An endpoint that was never checked is used only when no other is known to be up.
         pool.set_health(a, Status::Unknown, NOW);
         assert!(only("b"));
         pool.set_health(b, Status::Down, NOW);
@@ -187,13 +187,14 @@ fn endpoints_that_stay_are_carried_over_and_others_are_not() {
     assert!(Arc::ptr_eq(&kept, &after.endpoints()[0]));
     assert_eq!((kept.in_flight(), kept.health()), (1, Status::Down));
 
-    // The same again is no change and no new snapshot.
+    // The same addresses again make no change and no new snapshot.
     assert_eq!(replace(&pool, "a", &[address(1), address(9)]), AddressChange::default());
     assert!(Arc::ptr_eq(&after, &pool.snapshot()));
 
     let change = replace(&pool, "a", &[address(9)]);
     assert_eq!(change, AddressChange { removed: vec![address(1)], ..AddressChange::default() });
-    // Gone from the pool, and still counted until its request ends; then it comes back as somebody else.
+    // It has left the pool, and its request is counted until it ends. When the address comes back, it is a new
+    // endpoint.
     assert_eq!((kept.in_flight(), kept.group.in_flight()), (1, 1));
     drop(lease);
     assert_eq!((kept.in_flight(), kept.group.in_flight()), (0, 0));
@@ -234,8 +235,8 @@ fn listeners_hear_of_every_change_and_only_once() {
     assert!(pool.listeners.0.lock().is_empty());
 }
 
-/// Many threads pick, hold a few and give back, while addresses come and go under them: nobody gets an endpoint that
-/// their snapshot does not hold, and at the end every count is zero again.
+/// Many threads take leases, hold a few and give them back, while addresses come and go. No thread gets an endpoint
+/// that its snapshot does not hold, and at the end every count is zero.
 #[test]
 fn leases_return_to_zero_while_snapshots_are_swapped() {
     const THREADS: usize = 8;
@@ -293,7 +294,7 @@ fn leases_return_to_zero_while_snapshots_are_swapped() {
     }
 }
 
-/// Of two that decided on the same count only one gets it; the other has to look again.
+/// If two requests decided on the same count, only one gets its lease. The other has to decide again.
 #[test]
 fn a_count_is_taken_only_as_it_was_seen() {
     let endpoint = Endpoint::alone("a", address(1));
@@ -316,7 +317,7 @@ fn a_count_is_taken_only_as_it_was_seen() {
     assert_eq!((endpoint.in_flight(), endpoint.group.in_flight()), (0, 0));
 }
 
-/// What threads pick at the same time is as well spread as what one thread picks: nobody decides on an old count.
+/// Requests of many threads at the same time are spread as well as those of one: no thread decides on an old count.
 #[test]
 fn a_burst_does_not_pile_up_on_one() {
     const THREADS: usize = 16;
@@ -334,12 +335,12 @@ fn a_burst_does_not_pile_up_on_one() {
         });
         let counts: Vec<_> = pool.snapshot().endpoints().iter().map(|one| one.in_flight()).collect();
         assert_eq!(counts.iter().sum::<u32>(), 16);
-        // A count may change after it was read and before another was: one off, not sixteen on one.
+        // A count may change while a thread reads the others, so a few may differ, but never sixteen go to one.
         assert!(counts.iter().all(|count| (2..=6).contains(count)), "{counts:?}");
     }
 }
 
-/// Round robin hands out exactly its shares however many threads ask.
+/// Round robin keeps its shares exactly when many threads pick.
 #[test]
 fn turns_are_exact_across_threads() {
     let pool = pool(Strategy::RoundRobin, &[1, 3]);

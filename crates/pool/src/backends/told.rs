@@ -1,4 +1,4 @@
-//! What is told of a backend: its state, its health apart from that, and why. [`crate::backend_state`] has the words.
+//! Reports about backends: state, health and cause. [`crate::backend_state`] has the words.
 
 use std::sync::Arc;
 
@@ -7,19 +7,19 @@ use super::snapshot::Snapshot;
 use crate::backend_state::{NO_ADDRESS_YET, State, withheld};
 use crate::health::Status;
 
-/// Addresses of one backend whose causes are named; the others are counted.
+/// Most addresses of one backend whose causes are named; the others are only counted.
 const NAMED: usize = 3;
 
-/// What is told of a backend.
+/// A report about a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendReport {
-    /// The operator's word, then the health.
+    /// Its state: by the operator's word, else by its health.
     pub state: State,
-    /// Whether it is given requests; one that is ejected is, one at a time.
+    /// Whether it gets requests; an ejected one does, one at a time.
     pub up: bool,
-    /// What checks and answers say, whatever the operator says.
+    /// Its health by checks and answers, whatever the operator's word: `up`, `unknown`, `ejected` or `down`.
     pub health: &'static str,
-    /// Why it is given nothing, or not its share; all there is to say, as the log said it.
+    /// Why it gets no requests, or not its share: all causes, in the words of the log.
     pub cause: Option<String>,
 }
 
@@ -29,7 +29,7 @@ impl Snapshot {
         self.endpoints().iter().filter(move |endpoint| Arc::ptr_eq(&endpoint.group, backend))
     }
 
-    /// How that backend is. Takes no lock.
+    /// The report about one backend. Takes no lock.
     pub fn told(&self, backend: &Arc<Backend>) -> BackendReport {
         let own: Vec<_> = self.own(backend).collect();
         let healthy = || own.iter().filter(|one| one.health() != Status::Down);
@@ -54,7 +54,7 @@ impl Snapshot {
     }
 }
 
-/// What checks and answers say against its endpoints. A single one needs no address.
+/// Why its endpoints are not up, by checks and answers. If there is only one, its address is left out.
 fn why(backend: &Backend, own: &[&Arc<Endpoint>]) -> Option<String> {
     if own.is_empty() {
         return Some(backend.absence().as_deref().unwrap_or(NO_ADDRESS_YET).to_owned());
@@ -72,7 +72,7 @@ fn why(backend: &Backend, own: &[&Arc<Endpoint>]) -> Option<String> {
 }
 
 impl Backend {
-    /// Why the operator wants nothing new to go there; `None`: it may be used.
+    /// State and cause if the operator wants no new requests to go there; else `None`.
     pub fn withheld(&self) -> Option<(State, &'static str)> {
         let operator = self.operator();
         withheld(operator == Operator::Drain, operator == Operator::Down, self.weight())
@@ -90,7 +90,7 @@ impl Endpoint {
         }
     }
 
-    /// Why it is down or ejected, as the log said it; `None`: it is neither.
+    /// Why it is down or ejected, in the words of the log; `None`: it is neither.
     pub fn cause(&self) -> Option<Arc<str>> {
         match self.health_word() {
             "down" => Some(

@@ -1,8 +1,9 @@
-//! How many requests a backend has a use for, measured: `max_in_flight: "auto"`.
+//! Measures how many requests at once a backend has a use for: `max_in_flight: "auto"`.
 //!
-//! A backend that is full and answers as quickly as ever gets more. One that became slow is tried with fewer: if its
-//! answers then come quicker in the same number, the places were idle and some are taken away; if there are fewer answers
-//! as slow as before, the places are at work, and that slow is what it is now.
+//! A backend whose places are all taken and that answers as quickly as ever gets more places. If it has become slow,
+//! a *trial* with fewer places is made. If as many answers come then, and more quickly, the places were *idle*, and
+//! some are taken away. If there are fewer answers, as slow as before, the places are *busy*, and the backend itself
+//! has become slower.
 
 use std::collections::BTreeSet;
 
@@ -11,38 +12,39 @@ use balancer_time::Nanos;
 
 const SECOND: Nanos = 1_000_000_000;
 
-/// A window is at least so long, and has so many answers, or lasts until `LONGEST`.
+/// A window lasts at least `SHORTEST`, and until it has so many answers or has lasted `LONGEST`.
 const SHORTEST: Nanos = SECOND / 2;
 const LONGEST: Nanos = 10 * SECOND;
 const ANSWERS: u64 = 10;
-/// The same for a window that is a trial, which compares two of them.
+/// The same for the window of a trial, which is compared with the one before.
 const TRIAL_LONGEST: Nanos = 20 * SECOND;
 const TRIAL_ANSWERS: u64 = 100;
-/// A trial with fewer says nothing, and one with fewer gives nothing more.
+/// A trial with fewer answers than `TRIAL_LEAST` has no verdict; with fewer than `TRIAL_TO_GROW` the bound does not
+/// grow.
 const TRIAL_LEAST: u64 = 20;
 const TRIAL_TO_GROW: u64 = 50;
-/// With fewer answers in a window a bound is never above where it began.
+/// With fewer answers in a window, a bound does not grow above its start.
 const ANSWERS_TO_GROW: u64 = 30;
-/// What is waited for after a change, beside one median, is at most so long.
+/// The longest median, in seconds, for which measuring waits after a change.
 const MOST_IGNORED_S: f64 = 5.0;
-/// Until a trial's fewer places are what is measured.
+/// Seconds beside that until a trial's fewer places are what is measured.
 const SETTLES_S: f64 = 0.4;
 /// The part of the places that a trial leaves.
 const TRIAL: f64 = 0.6;
-/// Slow: the median is so many times the base.
+/// A backend is slow if its median is more than so many times the base.
 const TOLERANCE: f64 = 1.5;
-/// Windows with no room between a verdict and the next trial, while it is slow; and while it is not.
+/// Full windows from a verdict to the next trial: `BACK` while the backend is slow, else `EVERY`.
 const BACK: u32 = 8;
 const EVERY: u32 = 20;
 
-/// Where a measured bound starts, and between what it stays: `balancing.auto`.
+/// Start and limits of a measured bound: `balancing.auto`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AutoBounds {
-    /// Before anything was measured.
+    /// The bound before anything was measured.
     pub start: u32,
-    /// At least 1.
+    /// The lowest bound, at least 1.
     pub min: u32,
-    /// At most.
+    /// The highest bound.
     pub max: u32,
 }
 
@@ -52,22 +54,22 @@ impl Default for AutoBounds {
     }
 }
 
-/// What a trial with fewer places found.
+/// The verdict of a trial with fewer places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeVerdict {
-    /// Places were idle: requests waited in the backend as they would have in the line. The bound is lower now.
+    /// Places were idle: requests only waited in the backend instead of in the line. The bound is lowered.
     Idle,
-    /// All places were at work. The bound is higher now.
+    /// All places were busy. The bound is raised, if there were enough answers.
     Busy,
-    /// Neither, or there was too little to see.
+    /// Neither, or there were too few answers.
     None,
 }
 
 impl ProbeVerdict {
-    /// All of them, in order.
+    /// All verdicts, in order.
     pub const ALL: [Self; 3] = [Self::Idle, Self::Busy, Self::None];
 
-    /// In metrics.
+    /// Its name in metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Idle => "idle",
@@ -77,21 +79,21 @@ impl ProbeVerdict {
     }
 }
 
-/// Why a bound is another one than before.
+/// Why a bound has moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AutoMove {
-    /// It was full, and answers came as quickly as ever: it grew.
+    /// All places were taken, and answers came as quickly as ever: it grew.
     Quick,
     /// A trial with fewer places began.
     Trial,
-    /// A trial ended with that: places are taken away, or given, or it is what it was before the trial.
+    /// A trial ended with that verdict.
     Verdict(ProbeVerdict),
-    /// Other bounds were set.
+    /// Other limits were set.
     Bounds,
 }
 
 impl AutoMove {
-    /// In the API.
+    /// Its name in the API.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Quick => "quick",
@@ -110,19 +112,20 @@ pub struct AutoAttempt {
     number: u64,
 }
 
-/// Before a trial.
+/// What was measured before a trial.
 #[derive(Debug)]
 struct Trial {
+    /// Answers a second.
     rate: f64,
     median_s: f64,
     limit: f64,
-    /// There were enough answers in a window for the bound to be above where it began.
+    /// Whether there were enough answers in a window for the bound to grow above its start.
     may_grow: bool,
 }
 
 impl Trial {
-    /// How idle the places were that the trial took away, as answers' times and their number say; about 0 to 1. `kept`:
-    /// the part of the places that it left, below 1.
+    /// How idle the places were that the trial took away, about 0 to 1: the mean of what the times and the number of
+    /// answers say. `kept`: the part of the places that the trial left, below 1.
     fn idle(&self, measured: &Measured, kept: f64) -> f64 {
         let by_median = (1.0 - measured.median_s / self.median_s) / (1.0 - kept);
         let by_rate = 1.0 - (1.0 - measured.rate / self.rate) / (1.0 - kept);
@@ -130,34 +133,36 @@ impl Trial {
     }
 }
 
-/// The bound of one backend. A request is in flight up to its answer's head: what comes after it holds no place here.
+/// The measured bound of one backend. Here a request is in flight up to its answer's head.
 #[derive(Debug)]
 pub struct AutoLimit {
     bounds: AutoBounds,
     limit: f64,
-    /// The median in seconds when it is not slow; `None`: nothing was measured yet.
+    /// The base: the median in seconds while the backend is not slow; `None`: nothing was measured yet.
     base_s: Option<f64>,
+    /// The median of the last window in seconds; 0: there was no answer.
     last_s: f64,
     window: Window,
     /// What is measured before this is ignored.
     ignored_until: Nanos,
+    /// What was measured before the trial that is under way.
     trial: Option<Trial>,
-    /// Windows with no room since the last trial.
+    /// Full windows since the last trial.
     since: u32,
-    /// Windows with no room until the next, if it is slow.
+    /// Full windows until the next trial, if the backend is slow.
     wait: u32,
-    /// No window was slow yet: it doubles.
+    /// No window was slow yet, so the bound doubles when it grows.
     starting: bool,
     attempts: BTreeSet<AutoAttempt>,
     number: u64,
     now: Nanos,
-    /// Those in flight up to this attempt are held for long, and so many they are.
+    /// The last of the oldest attempts that are in flight for long, and how many these are.
     held: (Option<AutoAttempt>, u32),
     moved: Option<AutoMove>,
 }
 
 impl AutoLimit {
-    /// Of a backend that nothing is known of.
+    /// The bound of a backend of which nothing is known.
     pub fn new(bounds: AutoBounds, now: Nanos) -> Self {
         let mut limit = Self {
             bounds,
@@ -180,31 +185,32 @@ impl AutoLimit {
         limit
     }
 
-    /// The bound, at least 1, without what is held for long.
+    /// The bound, at least 1, without places for requests that are in flight for long.
     pub fn bound(&self) -> u32 {
         (self.limit as u32).max(1)
     }
 
-    /// How many may be in flight: the bound, and what is held for long.
+    /// How many requests may be in flight: the bound, and those that are in flight for long.
     pub fn limit(&self) -> u32 {
         self.bound() + self.held.1
     }
 
-    /// The answers' time in the middle of the last window, in seconds; `None`: there was no answer in it, or no window yet.
+    /// The median time of the answers in the last window, in seconds; `None`: there was no answer in it, or no window
+    /// yet.
     pub fn median_s(&self) -> Option<f64> {
         (self.last_s > 0.0).then_some(self.last_s)
     }
 
-    /// What moved the bound last; `None`: it is where it began.
+    /// What moved the bound last; `None`: it has not moved.
     pub fn moved(&self) -> Option<AutoMove> {
         self.moved
     }
 
-    /// It stays between others from now on, and goes on from where it is.
+    /// Sets other limits. The bound goes on from where it is, within these.
     pub fn set_bounds(&mut self, bounds: AutoBounds) {
         if self.bounds != bounds {
             self.bounds = bounds;
-            // A trial's end would put back what was before it, outside of these bounds.
+            // Ends a trial, since its end would put the bound back to what it was before, outside of these limits.
             if let Some(trial) = self.trial.take() {
                 self.limit = trial.limit;
                 self.ignore(SETTLES_S);
@@ -217,12 +223,12 @@ impl AutoLimit {
         }
     }
 
-    /// How many are in flight.
+    /// How many requests are in flight.
     pub fn in_flight(&self) -> u32 {
         self.attempts.len() as u32
     }
 
-    /// A request was sent.
+    /// A request is sent.
     pub fn began(&mut self, now: Nanos) -> AutoAttempt {
         self.advance(now);
         self.number += 1;
@@ -231,7 +237,7 @@ impl AutoLimit {
         attempt
     }
 
-    /// Its answer's head came, or `answered` is false and none will.
+    /// The head of its answer came; or `answered` is false, and none will come.
     pub fn ended(&mut self, attempt: AutoAttempt, answered: bool, now: Nanos) {
         self.advance(now);
         if !self.attempts.remove(&attempt) {
@@ -245,7 +251,7 @@ impl AutoLimit {
         }
     }
 
-    /// To be called every half second or so: the bound may be another one afterwards. What a trial found, if one ended.
+    /// Lets the bound move; to be called about every half second. Returns the verdict of a trial that has ended.
     pub fn tick(&mut self, now: Nanos) -> Option<ProbeVerdict> {
         self.advance(now);
         let verdict = self.decide();
@@ -259,7 +265,7 @@ impl AutoLimit {
         self.now += span;
     }
 
-    /// Requests that are in flight for much longer than usual hold a place, and no processor.
+    /// Counts requests that are in flight for much longer than usual: they hold a place but need no processor.
     fn hold(&mut self) {
         let usual_s = self.last_s.max(self.base_s.unwrap_or(1.0));
         let long = nanos((8.0 * usual_s).max(1.0));
@@ -268,6 +274,7 @@ impl AutoLimit {
         self.held = old.fold((None, 0), |(_, count), attempt| (Some(*attempt), count + 1));
     }
 
+    /// Ends the window, if it has lasted long enough, and draws the conclusion.
     fn decide(&mut self) -> Option<ProbeVerdict> {
         if self.now < self.ignored_until {
             self.window.begin(self.now);
@@ -295,7 +302,7 @@ impl AutoLimit {
         None
     }
 
-    /// The end of a trial.
+    /// Ends a trial.
     fn judge(&mut self, trial: &Trial, measured: &Measured) -> ProbeVerdict {
         self.ignore(SETTLES_S);
         let kept = f64::from(self.bound()) / trial.limit.floor();
@@ -303,7 +310,7 @@ impl AutoLimit {
         if measured.answers < TRIAL_LEAST || measured.full < 0.5 {
             return ProbeVerdict::None;
         }
-        // What can't be made fewer is at work.
+        // If the trial could not take any places away, they count as busy.
         let idle = if kept < 1.0 { trial.idle(measured, kept) } else { 0.0 };
         let base = self.base_s.unwrap_or(measured.median_s);
         if idle > 0.6 {
@@ -322,7 +329,7 @@ impl AutoLimit {
         }
     }
 
-    /// The end of any other window.
+    /// Ends a window that is not a trial.
     fn steer(&mut self, measured: &Measured) {
         let Measured { answers, median_s, .. } = *measured;
         let part = (answers as f64 / 50.0).min(1.0);
@@ -361,18 +368,21 @@ impl AutoLimit {
         }
     }
 
+    /// Raises the bound by `step`; without `may_grow` not above its start.
     fn grow(&mut self, step: f64, may_grow: bool) {
         let most =
             if may_grow { f64::from(self.bounds.max) } else { f64::from(self.bounds.start).max(self.limit) };
         self.set((self.limit + step).min(most));
     }
 
+    /// Sets the bound within its limits.
     fn set(&mut self, limit: f64) {
         let most = f64::from(self.bounds.max.max(1));
         self.limit = limit.clamp(f64::from(self.bounds.min.max(1)).min(most), most);
     }
 
-    /// What is measured until one median is over, and `more_s` seconds, is of before the change.
+    /// The bound has changed: ignores answers for one median and `more_s` seconds, since these belong to the time
+    /// before.
     fn ignore(&mut self, more_s: f64) {
         self.ignored_until = self.now + nanos(self.last_s.min(MOST_IGNORED_S) + more_s);
     }

@@ -1,9 +1,9 @@
 //! The line, ordered by use.
 //!
-//! A client's use is the integral of its requests in flight over time, divided by its weight; its key adds what those in
-//! flight will have used at their ends. The smallest key goes next. Priorities are compared first, by the same rule.
-//! A client's keys only grow between two of its own events, so a key that is out of date is too small, and it is enough
-//! to look again at the one in front.
+//! A client's *use* is the integral of its requests in flight over time, divided by its weight. Its *key* is the use
+//! that it will have when its requests in flight end. The client with the smallest key goes next. Priorities are
+//! compared first, by the same rule. Between two events of a client its key only grows, so an old key is too small,
+//! and it is enough to compute the key of the client in front again.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -16,23 +16,23 @@ use balancer_time::Nanos;
 
 mod order;
 
-/// Most use, by weight, that a client or a priority can be behind what is served: who took much while nobody else wanted
-/// it, or in requests longer than anybody knew, is back after this.
+/// The largest *debt* of a client or a priority: use, by weight, beyond what is served now. A client may have used much
+/// while no other wanted it, or in requests that lasted longer than expected; it waits at most this long for that.
 pub(super) const DEBT: Nanos = 2_000_000_000;
 
-/// A client's line that was not empty for so long stands: the client asks for more than it gets.
+/// A client's own line *stands* if it was not empty for so long: the client asks for more than it gets.
 const STANDING: Nanos = 1_000_000_000;
 
 /// Most requests that are woken for one free place.
 const MAX_TRIES: u8 = 8;
 
-/// Most clients of a priority that are remembered for nothing but their debts; beyond, the smallest debt is forgotten.
+/// Most clients of a priority that are remembered only for their debts. The smallest debt is forgotten first.
 pub(super) const MAX_DEBTORS: usize = 1024;
 
-/// How long a request is taken to last before any has ended.
+/// How long a request is expected to last before any has ended.
 const FIRST_MEAN: Nanos = 20_000_000;
 
-/// The mean takes a fiftieth of what is new; and what is longer than ten means is taken for ten.
+/// Each new value counts a fiftieth in the mean, and at most as ten means.
 const MEAN_PART: Nanos = 50;
 const MEAN_MOST: Nanos = 10;
 const LEAST_MEAN: Nanos = 1_000;
@@ -42,39 +42,40 @@ const LEAST_MEAN: Nanos = 1_000;
 pub struct LinePolicy {
     /// Most requests in line: `queue_size`.
     pub size: usize,
-    /// How long a request may wait in a client's line that stands: `queue_target`, in nanoseconds. `None`: until its time-out.
+    /// How long a request may wait if its client's line stands, in ns: `queue_target`. `None`: until its time-out.
     pub target: Option<Nanos>,
 }
 
-/// See the module. Time-outs are the caller's: it calls [`FairLine::leave`].
+/// The line. Time-outs are up to the caller, which calls [`FairLine::leave`].
 #[derive(Debug)]
 pub struct FairLine {
     policy: LinePolicy,
-    /// The latest time that was told: threads read their clocks before they get the lock.
+    /// The latest time that it was given. Threads read the clock before they get the lock, so times may come unordered.
     now: Nanos,
-    /// When the last one left the line.
+    /// When the last request left the line.
     emptied: Nanos,
     waiting: usize,
-    /// Of requests, and of places in an order.
+    /// The last number of a request, or of a place among clients with equal keys.
     number: u64,
-    /// Of free places.
+    /// The number of the last free place.
     chain: u64,
-    /// How long a request is in flight.
+    /// How long a request is in flight on average.
     mean: Nanos,
     /// The greatest key of a priority that was served.
     served: UseKey,
+    /// By priority.
     levels: [Level; 3],
     records: HashMap<Who, Record>,
-    /// Clients with two requests in line or more, by how many there are by weight.
+    /// Clients with two or more requests in line, by the number of these divided by weight.
     heavy: BTreeSet<(u64, Who)>,
-    /// Clients with requests in line, by how many they have in flight and in line.
+    /// Clients with requests in line, by the numbers of their requests in flight and in line.
     busy: BTreeSet<((u32, usize), Who)>,
-    /// Refused, and not yet taken by the caller.
+    /// Requests that were refused, and that the caller has not taken yet.
     refused: VecDeque<(LineTicket, LineRefusal)>,
 }
 
 impl FairLine {
-    /// An empty one.
+    /// An empty line.
     pub fn new(policy: LinePolicy) -> Self {
         Self {
             policy,
@@ -93,14 +94,14 @@ impl FairLine {
         }
     }
 
-    /// A line with nobody in it and no debts, which goes on with this one's time, mean and numbers.
+    /// An empty line without debts, which takes over this one's time, mean and numbers.
     pub fn renewed(&self) -> Self {
         let Self { policy, now, number, chain, mean, .. } = *self;
         Self { now, emptied: now, number, chain, mean, ..Self::new(policy) }
     }
 
-    /// Lets somebody in with a number of the line that this one was renewed from, as if it had waited here since then,
-    /// even when it is full.
+    /// Adds a request of the line from which this one was renewed, with its number, as if it had waited here from
+    /// `since` on. Adds it even if the line is full.
     pub fn seat(&mut self, number: u64, joining: &Joining, since: Nanos) -> LineTicket {
         let now = self.now;
         self.enroll(joining, now);
@@ -110,48 +111,48 @@ impl FairLine {
         ticket
     }
 
-    /// Another policy, from now on. Who waits in a line that became too small goes on waiting.
+    /// Sets another policy. If the line is too long for that, all its requests wait on.
     pub fn configure(&mut self, policy: LinePolicy) {
         self.policy = policy;
     }
 
-    /// How many wait.
+    /// How many requests wait.
     pub fn len(&self) -> usize {
         self.waiting
     }
 
-    /// Whether nobody waits.
+    /// Whether no request waits.
     pub fn is_empty(&self) -> bool {
         self.waiting == 0
     }
 
-    /// How many clients wait; one with requests of two priorities counts twice.
+    /// How many clients have requests in line; one with requests of two priorities counts twice.
     pub fn clients(&self) -> usize {
         self.levels.iter().map(|level| level.ready.len()).sum()
     }
 
-    /// How many clients are remembered: those that wait, have requests in flight that waited, or debts.
+    /// How many clients are remembered: with requests in line, with requests in flight that had waited, or with debts.
     pub fn remembered(&self) -> usize {
         self.records.len()
     }
 
-    /// How many requests of a client are in flight, as far as they are counted.
+    /// How many requests of a client are counted as in flight.
     pub fn in_flight(&self, who: Who) -> u32 {
         self.records.get(&who).map_or(0, Record::in_flight)
     }
 
-    /// The next one that was refused since it stood in line, and why. To be asked after every `join`, `next` and `pass`
-    /// until there is none.
+    /// The next request in line that was refused, and why. To be called after every `join`, `next` and `pass` until
+    /// it returns `None`.
     pub fn refused(&mut self) -> Option<(LineTicket, LineRefusal)> {
         self.refused.pop_front()
     }
 
-    /// Takes a place in the line. When that is full, the newest request of the client with the most in line by weight is
-    /// refused, or this one if it is that client's; never somebody's only one, unless all have only one and it is of a
-    /// priority with more of them by weight.
+    /// Takes a place in the line. If that is full, a request is refused: the newest one of the client with the most in
+    /// line by weight, or this one if it is of that client. A client's only request is not refused for this one, unless
+    /// all clients have only one, and its priority has more requests in line by weight than this one's.
     ///
     /// # Errors
-    /// The line is full, and it is this request that has to go.
+    /// The line is full, and this request is refused.
     pub fn join(&mut self, joining: &Joining, now: Nanos) -> Result<LineTicket, LineRefusal> {
         let (who, now) = (joining.who, self.advance(now));
         self.dismiss_overdue(who, now);
@@ -167,27 +168,27 @@ impl FairLine {
         Ok(ticket)
     }
 
-    /// A place got free: whose turn it is. Counted as in flight from now on. `None`: nobody waits.
+    /// A place is free: gives the next request its turn. It counts as in flight from now on. `None`: none waits.
     pub fn next(&mut self, now: Nanos) -> Option<Turn> {
         let now = self.advance(now);
         self.chain += 1;
         self.turn(self.chain, 1, now)
     }
 
-    /// The place that eight could not use is still free, and may be tried by who has not tried it.
+    /// The place of `last` is still free after eight requests could not use it: gives a turn to one that has not tried.
     pub fn pass_on(&mut self, last: &Turn, now: Nanos) -> Option<Turn> {
         let now = self.advance(now);
         self.turn(last.chain, 1, now)
     }
 
-    /// It can't use the place that got free, and waits on where it was, even in a full line. The next that may try: of
-    /// another client while there is one; `None` when nobody is left or eight have tried.
+    /// The request can't use the free place, and waits on where it was, even if the line is full. Gives the next one
+    /// a turn: of another client, if there is one that has not tried. `None`: none is left, or eight have tried.
     pub fn pass(&mut self, turn: Turn, now: Nanos) -> Option<Turn> {
         self.put_back(turn, now);
         if turn.tries < MAX_TRIES { self.turn(turn.chain, turn.tries + 1, self.now) } else { None }
     }
 
-    /// There is no place after all, for anybody: it waits on where it was, even in a full line, and was not charged.
+    /// There is no free place: the request waits on where it was, even if the line is full, and is not charged.
     pub fn put_back(&mut self, turn: Turn, now: Nanos) {
         let now = self.advance(now);
         let who = turn.ticket.who;
@@ -204,7 +205,7 @@ impl FairLine {
         self.sit(turn.ticket, turn.joined, now);
     }
 
-    /// Gives its place up: the client left, or its time is over. False: it did not wait any more.
+    /// A request leaves the line: its client left, or its time is over. False: it was not in line any more.
     pub fn leave(&mut self, ticket: LineTicket, now: Nanos) -> bool {
         let now = self.advance(now);
         let left = self.stand_up(ticket);
@@ -214,7 +215,7 @@ impl FairLine {
         left
     }
 
-    /// A request that had its turn has ended, and was in flight for so long; `None`: it was never sent.
+    /// A request that had its turn has ended. `held`: how long it was in flight; `None`: it was never sent.
     pub fn end(&mut self, who: Who, held: Option<Nanos>, now: Nanos) {
         let now = self.advance(now);
         self.learn(held);
@@ -222,8 +223,8 @@ impl FairLine {
         self.recount(who, (record.sent.saturating_sub(1), record.straight), now);
     }
 
-    /// A request that never waited has ended; `straight` of that client are still in flight. Only to be told while
-    /// somebody waits.
+    /// A request that had never waited has ended. `straight`: how many such requests of that client are still in
+    /// flight. Need only be called while there is a line.
     pub fn straight_ended(&mut self, who: Who, straight: u32, held: Option<Nanos>, now: Nanos) {
         let now = self.advance(now);
         self.learn(held);
@@ -236,6 +237,7 @@ impl FairLine {
         self.now
     }
 
+    /// Takes the time of a request into the mean.
     fn learn(&mut self, held: Option<Nanos>) {
         if let Some(held) = held {
             let held = held.min(MEAN_MOST * self.mean);
@@ -243,7 +245,7 @@ impl FairLine {
         }
     }
 
-    /// After an end: debts are bounded, and the key may have become smaller.
+    /// Sets a client's requests in flight after one has ended, and bounds its debt and that of its priority.
     fn recount(&mut self, who: Who, counts: (u32, u32), now: Nanos) {
         let level = &mut self.levels[who.priority as usize];
         let Some(record) = self.records.get_mut(&who) else { return };
@@ -253,7 +255,7 @@ impl FairLine {
         self.file(who, now);
     }
 
-    /// Makes or renews the client's record.
+    /// Makes the client's record, or updates it.
     fn enroll(&mut self, joining: &Joining, now: Nanos) {
         if self.waiting == 0 && now.saturating_sub(self.emptied) > DEBT {
             self.forget_debts();
@@ -272,14 +274,15 @@ impl FairLine {
         }
     }
 
-    /// Who begins to wait has no credit from when it did not, and no debt beyond the most, whatever goes on.
+    /// A request begins to wait. If it is the client's first one in line, the client gets no credit for the time
+    /// without, and no more debt than the most. The same for its priority.
     fn begin_waiting(&mut self, ticket: LineTicket, since: Nanos, now: Nanos) {
         let level = &mut self.levels[ticket.level()];
         let Some(record) = self.records.get_mut(&ticket.who) else { return };
         record.forget_passed_behind(ticket.place());
         if record.waiting.is_empty() {
             record.since = since;
-            // Who has something in flight was never away, and may have had less than what is served; others have not.
+            // A client with requests in flight was not away, so it may be up to the largest debt behind what is served.
             record.share.at_least(level.served.saturating_sub(DEBT.into()), now);
             record.share.at_most(level.served + UseKey::from(DEBT), now);
         }
@@ -289,7 +292,7 @@ impl FairLine {
         }
     }
 
-    /// Nobody waited for a while, so nobody took anything from anybody.
+    /// Forgets all debts: no request waited for a while, so no client took anything from another.
     fn forget_debts(&mut self) {
         for (priority, level) in Priority::ALL.into_iter().zip(&mut self.levels) {
             for (_, client) in std::mem::take(&mut level.debts) {
@@ -298,7 +301,7 @@ impl FairLine {
         }
     }
 
-    /// Whether there is room in a full line once somebody else was refused.
+    /// Refuses another request of a full line, if one may be refused for the newcomer. Returns whether it did.
     fn make_room(&mut self, newcomer: Who, now: Nanos) -> bool {
         let record = &self.records[&newcomer];
         let own = record.waiting.len();
@@ -314,13 +317,14 @@ impl FairLine {
         ticket.is_some()
     }
 
+    /// The newest request of a client in line.
     fn newest(&self, who: Who) -> Option<LineTicket> {
         let ((arrived, number), _) = self.records.get(&who)?.waiting.last_key_value()?;
         Some(LineTicket { who, arrived: *arrived, number: *number })
     }
 
-    /// Everybody in line has one request there, and so has the newcomer: what is left to tell them apart is that another
-    /// priority has more in line by weight than its own. Else a crowd in the background would keep all others out.
+    /// The newest request of the priority that has the most in line by weight, if that is more than the newcomer's has.
+    /// For a line of single requests: otherwise many clients of one priority could keep all others out.
     fn newest_of_heavier_priority(&self, newcomer: Priority) -> Option<LineTicket> {
         let load = |priority: &Priority| self.levels[*priority as usize].load_with(0);
         let heaviest = Priority::ALL.into_iter().max_by_key(load)?;
@@ -331,7 +335,7 @@ impl FairLine {
         self.newest(Who { client: *client, priority: heaviest })
     }
 
-    /// Refuses what has waited for too long in a client's line that stands.
+    /// Refuses requests of a client that have waited for too long, if its line stands.
     fn dismiss_overdue(&mut self, who: Who, now: Nanos) {
         let Some(target) = self.policy.target else { return };
         let overdue = |record: &Record| record.overdue(target, STANDING, now);
@@ -346,7 +350,7 @@ impl FairLine {
         }
     }
 
-    /// Into its client's line.
+    /// Puts a request into its client's line.
     fn sit(&mut self, ticket: LineTicket, joined: Nanos, now: Nanos) {
         let record = self.records.get_mut(&ticket.who).expect("a request in flight, or enrolled");
         record.waiting.insert(ticket.place(), joined);
@@ -355,7 +359,7 @@ impl FairLine {
         self.file(ticket.who, now);
     }
 
-    /// Out of its client's line; false: it is not there. The record has to be filed afterwards.
+    /// Takes a request out of its client's line. False: it is not there. The record has to be filed afterwards.
     fn stand_up(&mut self, ticket: LineTicket) -> bool {
         let record = self.records.get_mut(&ticket.who);
         if record.is_none_or(|record| !record.stand_up(ticket.place())) {
@@ -377,13 +381,13 @@ mod tests {
     #[test]
     fn the_mean_is_learnt_slowly() {
         let (ms, client) = (1_000_000, Who { client: 1, priority: Priority::Normal });
-        // How long so many were in flight; the mean afterwards, in ms.
+        // How long requests were in flight; how many; the mean afterwards, in ms.
         for (held, times, mean) in [
             (None, 100, 20),
             (Some(20 * ms), 100, 20),
             (Some(0), 35, 9),
             (Some(100 * ms), 35, 60),
-            // One that took an hour counts as ten means.
+            // A request that took an hour counts as ten means.
             (Some(3_600_000 * ms), 1, 23),
             (Some(0), 10_000, 0),
         ] {

@@ -1,4 +1,4 @@
-//! What the line remembers of one client, and of one priority.
+//! What the line keeps of one client, and of one priority.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -7,45 +7,45 @@ use super::share::{UseKey, UseShare};
 use balancer_importance::Priority;
 use balancer_time::Nanos;
 
-/// A place in an order by key; the number, which only grows, keeps those with the same key in the order that they came in.
+/// A place in an order by key. The number, which only grows, keeps equal keys in the order in which they came.
 pub(super) type ByKey = (UseKey, u64);
 
 /// A place among the requests of a client: by arrival, then by number.
 type Place = (Nanos, u64);
 
-/// Which of a client's requests could not use a free place: its oldest.
+/// The requests of a client that could not use a free place. They are its oldest ones.
 #[derive(Clone, Copy, Debug, Default)]
 struct Passed {
-    /// The free place, by number.
+    /// The number of the free place.
     chain: u64,
-    /// How many of those that wait.
+    /// How many of the client's requests in line could not use it.
     count: u32,
-    /// The last of them. Of no meaning without any.
+    /// The last of these; meaningless if there is none.
     last: Place,
 }
 
-/// One client with requests in line or in flight, or with debts.
+/// A client with requests in line or in flight, or with debts.
 #[derive(Debug)]
 pub(super) struct Record {
     pub share: UseShare,
-    /// Its own line, the oldest first; and since when each waits.
+    /// Its own line, the oldest request first, and since when each waits.
     pub waiting: BTreeMap<Place, Nanos>,
-    /// Since when its own line was never empty.
+    /// Since when its own line has not been empty.
     pub since: Nanos,
-    /// Requests in flight that came out of the line.
+    /// Requests in flight that had waited.
     pub sent: u32,
-    /// Requests in flight that never waited. They count for as long as the client waits.
+    /// Requests in flight that never waited. They count as long as the client has requests in line.
     pub straight: u32,
     passed: Passed,
-    /// Where it stands in [`Level::ready`], while it waits.
+    /// Its place in [`Level::ready`], while it has requests in line.
     pub ready: Option<ByKey>,
-    /// Where it stands among those with the most in line.
+    /// Its place in the line's `heavy`.
     pub load: Option<u64>,
-    /// Where it stands among those with the most in flight.
+    /// Its place in the line's `busy`.
     pub busy: Option<(u32, usize)>,
-    /// Where it stands in [`Level::lone`].
+    /// Its place in [`Level::lone`].
     pub lone: Option<u64>,
-    /// Where it stands in [`Level::debts`].
+    /// Its place in [`Level::debts`].
     pub debt: Option<UseKey>,
 }
 
@@ -66,25 +66,25 @@ impl Record {
         }
     }
 
-    /// Its requests in flight, as far as they are counted.
+    /// Its requests in flight that are counted.
     pub fn in_flight(&self) -> u32 {
         self.sent + self.straight
     }
 
-    /// How many of its oldest could not use that free place.
+    /// How many of its requests in line could not use that free place.
     pub fn passed_in(&self, chain: u64) -> u32 {
         if self.passed.chain == chain { self.passed.count } else { 0 }
     }
 
-    /// The oldest that has not tried that free place, and since when it waits.
+    /// The oldest request that has not tried that free place, and since when it waits.
     pub fn next_to_try(&self, chain: u64) -> Option<(Place, Nanos)> {
         let tried = self.passed_in(chain) > 0;
         let from = if tried { Bound::Excluded(self.passed.last) } else { Bound::Unbounded };
         self.waiting.range((from, Bound::Unbounded)).next().map(|(place, joined)| (*place, *joined))
     }
 
-    /// One that does not wait at the moment could not use that free place. It counts unless one in front of it has not
-    /// tried, which is next then; it tries once more after that.
+    /// A request, which is not in line at the moment, could not use that free place. It is counted only if all older
+    /// ones have tried: otherwise the oldest of those is next, and this one tries again later.
     pub fn pass(&mut self, chain: u64, place: Place) {
         if self.passed.chain != chain {
             self.passed = Passed { chain, ..Passed::default() };
@@ -97,39 +97,40 @@ impl Record {
         }
     }
 
-    /// Whether a place is among those of its oldest that could not use the free place.
+    /// Whether a request is among those that could not use the free place.
     fn has_passed(&self, place: Place) -> bool {
         self.passed.count > 0 && place <= self.passed.last
     }
 
-    /// A request waits no longer; false: it did not.
+    /// Takes a request out of its line. False: it was not there.
     pub fn stand_up(&mut self, place: Place) -> bool {
         let waited = self.waiting.remove(&place).is_some();
         self.passed.count -= u32::from(waited && self.has_passed(place));
         waited
     }
 
-    /// A request comes in front of some that could not use a free place: who has not tried it can't be told any more.
+    /// A request joins in front of some that could not use a free place. Then it is not known any more which ones
+    /// have tried, so all may try again.
     pub fn forget_passed_behind(&mut self, place: Place) {
         if self.has_passed(place) {
             self.passed = Passed::default();
         }
     }
 
-    /// Its oldest request, if that has waited for longer than `target` in a line that was not empty for `standing`. Never
-    /// its only one: that waits for the backends, not for others of its client.
+    /// Its oldest request, if that has waited for longer than `target`, and its line was not empty for longer than
+    /// `standing`. Never its only one, which waits for the backends and not for other requests of its client.
     pub fn overdue(&self, target: Nanos, standing: Nanos, now: Nanos) -> Option<Place> {
         let (place, joined) = self.waiting.first_key_value().filter(|_| self.waiting.len() > 1)?;
         let too_long = now.saturating_sub(self.since) > standing && now.saturating_sub(*joined) > target;
         too_long.then_some(*place)
     }
 
-    /// How much it has in line by weight, if there were so many.
+    /// Its load, if it had so many requests in line: their number divided by weight.
     pub fn load_of(&self, waiting: usize, priority: Priority) -> u64 {
         load(waiting, u64::from(self.share.weight()) * u64::from(priority.weight()))
     }
 
-    /// So many are in flight from now on, of the client and of its priority.
+    /// Sets how many requests of the client are in flight, and updates its priority.
     pub fn count(&mut self, level: &mut Level, (sent, straight): (u32, u32), mean: Nanos, now: Nanos) {
         let others = level.share.in_flight().saturating_sub(self.share.in_flight());
         (self.sent, self.straight) = (sent, straight);
@@ -142,15 +143,16 @@ impl Record {
 #[derive(Debug)]
 pub(super) struct Level {
     pub share: UseShare,
-    /// Requests in line.
+    /// Number of requests in line.
     pub waiting: usize,
-    /// The greatest key that was served: where a newcomer starts.
+    /// The greatest key of a client that was served. Newcomers start with it.
     pub served: UseKey,
-    /// Clients with requests in line, by a key that is theirs or was.
+    /// Clients with requests in line, by their keys, which may be out of date.
     pub ready: BTreeSet<(UseKey, u64, u64)>,
-    /// Clients with one request in line, by its number: the newest last.
+    /// Clients with one request in line, by its number, so that the newest is the last.
     pub lone: BTreeMap<u64, u64>,
-    /// Clients with nothing in line or in flight that have used more than newcomers start with, by what they have used.
+    /// Clients without requests in line or in flight that have used more than newcomers start with, by what they have
+    /// used.
     pub debts: BTreeSet<(UseKey, u64)>,
 }
 
@@ -165,13 +167,14 @@ impl Level {
             debts: BTreeSet::new(),
         }
     }
-    /// Its requests in line by weight, if there were so many more.
+    /// Its load, if it had so many more requests in line: their number divided by weight.
     pub fn load_with(&self, more: usize) -> u64 {
         load(self.waiting + more, self.share.weight().into())
     }
 }
 
-/// Exact enough: two loads of up to a million requests differ by more than what is cut off.
+/// The number of waiting requests divided by weight. Exact enough: different loads of up to a million requests stay
+/// different.
 fn load(waiting: usize, weight: u64) -> u64 {
     waiting as u64 * (1 << 40) / weight
 }

@@ -1,25 +1,26 @@
-//! What somebody has had of the places: the integral of its requests in flight over time, by weight.
+//! Use: how much of the places a client or a priority has had. It is the integral of its requests in flight over time,
+//! divided by its weight.
 
 use balancer_time::Nanos;
 
-/// Nanoseconds of use by weight. 128 bits: 64 would be over after three weeks of 10,000 requests in flight.
+/// Use in nanoseconds, divided by weight. 64 bits would overflow after three weeks with 10,000 requests in flight.
 pub(super) type UseKey = u128;
 
 /// The use of one client, or of one priority.
 #[derive(Clone, Debug)]
 pub(super) struct UseShare {
     weight: u32,
-    /// Up to `at`, not yet divided by the weight, so that no rounding adds up.
+    /// The use up to `at`, not divided by the weight, so that rounding does not add up.
     used: u128,
     at: Nanos,
     in_flight: u32,
-    /// How long a request in flight is taken to last, as it was known when their number last changed. Fixed in between,
-    /// so that keys only grow.
+    /// How long a request is expected to be in flight, as it was known when their number changed last. Not changed in
+    /// between, so that keys only grow.
     ahead: Nanos,
 }
 
 impl UseShare {
-    /// Of somebody that has used as much as `start` says. `weight` is at least 1.
+    /// A share with `start` as its use, divided by weight. A weight of 0 counts as 1.
     pub fn new(weight: u32, start: UseKey, now: Nanos) -> Self {
         let weight = weight.max(1);
         Self { weight, used: start * UseKey::from(weight), at: now, in_flight: 0, ahead: 0 }
@@ -33,7 +34,7 @@ impl UseShare {
         self.in_flight
     }
 
-    /// Another weight leaves what it has used, by weight, as it is.
+    /// Sets another weight. The use, divided by weight, stays the same.
     pub fn reweigh(&mut self, weight: u32) {
         let weight = weight.max(1);
         if weight != self.weight {
@@ -42,43 +43,44 @@ impl UseShare {
         }
     }
 
+    /// Counts the use up to `now`.
     fn settle(&mut self, now: Nanos) {
         self.used += UseKey::from(self.in_flight) * UseKey::from(now.saturating_sub(self.at));
         self.at = self.at.max(now);
     }
 
-    /// So many are in flight from now on, each taken to last for `mean`.
+    /// Sets how many requests are in flight from `now` on, each expected to last `mean`.
     pub fn count(&mut self, in_flight: u32, mean: Nanos, now: Nanos) {
         self.settle(now);
         self.in_flight = in_flight;
         self.ahead = mean;
     }
 
-    /// One request in flight since then was not charged after all.
+    /// Takes back the use of one request that was counted as in flight from `since` on.
     pub fn uncharge(&mut self, since: Nanos, now: Nanos) {
         self.settle(now);
         self.used = self.used.saturating_sub(now.saturating_sub(since).into());
     }
 
-    /// What it has used, by weight.
+    /// The use at `now`, divided by weight.
     pub fn used(&mut self, now: Nanos) -> UseKey {
         self.settle(now);
         self.used / UseKey::from(self.weight)
     }
 
-    /// What it has used, and will have when what is in flight ends: the smallest goes next.
+    /// The key: the use when the requests in flight end as expected, divided by weight. The smallest key goes next.
     pub fn key(&mut self, now: Nanos) -> UseKey {
         self.settle(now);
         (self.used + UseKey::from(self.in_flight) * UseKey::from(self.ahead)) / UseKey::from(self.weight)
     }
 
-    /// Takes credit away: it has used at least so much.
+    /// Takes credit away: raises the use, divided by weight, to at least so much.
     pub fn at_least(&mut self, used: UseKey, now: Nanos) {
         self.settle(now);
         self.used = self.used.max(used * UseKey::from(self.weight));
     }
 
-    /// Forgives debt: it has used at most so much.
+    /// Forgives debt: lowers the use, divided by weight, to at most so much.
     pub fn at_most(&mut self, used: UseKey, now: Nanos) {
         self.settle(now);
         self.used = self.used.min(used * UseKey::from(self.weight));
@@ -91,7 +93,7 @@ mod tests {
 
     #[test]
     fn use_is_time_times_requests_by_weight() {
-        // Weight; (in flight, for so long) …; used; the key with a mean of 100.
+        // Weight; spans, each with requests in flight and length; use; key with a mean of 100.
         type Row = (u32, &'static [(u32, Nanos)], UseKey, UseKey);
         let table: [Row; 5] = [
             (1, &[(1, 10), (3, 10)], 40, 340),
@@ -107,7 +109,7 @@ mod tests {
                 now += span;
             }
             assert_eq!((share.used(now), share.key(now)), (used, key), "{weight} {spans:?}");
-            // Asked twice, or with a clock that went back, nothing is charged twice.
+            // Nothing is charged twice, not even with a clock that went back.
             assert_eq!((share.used(now), share.used(now / 2)), (used, used));
         }
     }

@@ -1,31 +1,31 @@
-//! Requests in flight that found the line empty, and went straight to a backend: how many of each client, so that they
-//! count once a line stands. They take no lock; a request costs one compare-and-swap at its beginning and one at its end.
+//! Counts requests in flight that found no line and went straight to a backend, for each client, so that they count
+//! when there is a line. Takes no lock; a request costs one compare-and-swap at its beginning and one at its end.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::ticket::Who;
 
-/// 32 KiB a pool. Of 300 clients with requests in flight one in 14 finds its slot taken.
+/// 32 KiB a pool. With 300 clients that have requests in flight, one in 14 finds its slot taken.
 const SLOTS: usize = 4096;
 
-/// A slot: whose it is, and how many.
+/// The lower bits of a slot, which hold the count; the upper ones identify the client.
 const COUNT_BITS: u32 = 24;
 const COUNT: u64 = (1 << COUNT_BITS) - 1;
 
-/// See the module. A slot belongs to one client for as long as that has requests in flight. Another one with the same
-/// slot is not counted meanwhile: nobody is charged for what somebody else has in flight.
+/// The counts. A slot belongs to one client while that has requests in flight. Another client with the same slot is not
+/// counted in that time, so that no client is charged for requests of another.
 #[derive(Debug)]
 pub struct StraightCounts {
     slots: Box<[AtomicU64]>,
 }
 
 impl StraightCounts {
-    /// Of nobody.
+    /// Counts of 0.
     pub fn new() -> Self {
         Self { slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect() }
     }
 
-    /// A request of this client begins. Whether it is counted: then its end has to be told.
+    /// A request of this client begins. Returns whether it is counted; then [`StraightCounts::end`] has to be called.
     #[must_use = "what is counted has to end"]
     pub fn begin(&self, who: Who) -> bool {
         let (slot, tag) = self.slot(who);
@@ -37,16 +37,17 @@ impl StraightCounts {
         slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
     }
 
-    /// A request that was counted has ended. Tell the line afterwards, if one stands.
+    /// A request that was counted has ended. If there is a line, it has to be told afterwards.
     pub fn end(&self, who: Who) {
         let (slot, tag) = self.slot(who);
         let next = |bits: u64| (bits & !COUNT == tag && bits & COUNT > 0).then(|| bits - 1);
-        // Whoever joins a line that this one's end does not see reads less from then on.
+        // Sequentially consistent: a request that joins the line, and is not seen by this one's end, reads the lower
+        // count.
         let ended = slot.fetch_update(Ordering::SeqCst, Ordering::Relaxed, next);
         debug_assert!(ended.is_ok(), "it was counted");
     }
 
-    /// How many of this client are in flight and counted.
+    /// How many requests of this client are counted.
     pub fn of(&self, who: Who) -> u32 {
         let (slot, tag) = self.slot(who);
         let bits = slot.load(Ordering::SeqCst);
@@ -54,7 +55,7 @@ impl StraightCounts {
     }
 
     fn slot(&self, who: Who) -> (&AtomicU64, u64) {
-        // An odd number leaves different clients different; the upper half says whose it is, the lower where.
+        // Different clients stay different numbers. The upper bits identify the client, the lower ones choose the slot.
         let mixed = who.client.wrapping_add((who.priority as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         (&self.slots[mixed as usize % SLOTS], mixed & !COUNT)
     }
@@ -79,7 +80,7 @@ mod tests {
     #[test]
     fn each_client_is_counted_for_itself() {
         let counts = StraightCounts::new();
-        // The same slot, another client.
+        // Two clients with the same slot.
         let (one, other) = (who(7), who(7 + (1 << 40)));
         assert!(counts.begin(one) && counts.begin(one));
         assert!(!counts.begin(other), "its slot is taken");
@@ -102,7 +103,7 @@ mod tests {
                 scope.spawn(move || {
                     start.wait();
                     for round in 0..2_000u64 {
-                        // Two of each pair have a slot in common.
+                        // Threads use clients of which two have a slot in common.
                         let who = who((round + thread) % 8 + ((thread % 2) << 40));
                         if counts.begin(who) {
                             assert!(counts.of(who) >= 1);

@@ -24,7 +24,7 @@ fn joining(who: Who, arrived: Nanos) -> Joining {
     Joining { who, weight: 1, arrived, straight: 0 }
 }
 
-/// Joins with weight 1 and is let in.
+/// Joins with weight 1, for which there has to be room.
 fn join(line: &mut FairLine, client: u64, now: Nanos) -> LineTicket {
     line.join(&joining(who(client), now), now).expect("room in the line")
 }
@@ -35,7 +35,7 @@ fn join_all(line: &mut FairLine, clients: impl IntoIterator<Item = u64>, now: Na
     }
 }
 
-/// The clients of the next so many turns, each ended after `held` unless that is `None`; time goes on by as much.
+/// The clients of the next turns. Each turn ends after `held`, by which time goes on; with `None` it does not end.
 fn served(line: &mut FairLine, turns: usize, held: Option<Nanos>, now: &mut Nanos) -> Vec<u64> {
     let mut clients = Vec::new();
     for _ in 0..turns {

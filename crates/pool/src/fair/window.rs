@@ -1,8 +1,9 @@
-//! What is measured of a backend between two decisions.
+//! A window of time in which a backend is measured, between two decisions about its bound.
 
 use balancer_time::Nanos;
 
-/// Answers' times that are kept of a window. Of more, every second one is, then every fourth, and so on.
+/// Most times of answers that a window keeps. If there are more, it keeps every second one, then every fourth, and so
+/// on.
 const MAX_KEPT: usize = 4096;
 
 /// One window.
@@ -13,27 +14,28 @@ pub(super) struct Window {
     /// One in so many is kept.
     every: u64,
     answers: u64,
-    /// Requests in flight times nanoseconds.
+    /// The integral of requests in flight over nanoseconds.
     area: u128,
+    /// How long all places were taken.
     full: Nanos,
 }
 
-/// What a window came to.
+/// The results of a window.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Measured {
     pub answers: u64,
-    /// The answer's time in the middle, in seconds; 0 without an answer.
+    /// The median time of an answer in seconds; 0 if there was none.
     pub median_s: f64,
     /// Answers a second.
     pub rate: f64,
     /// The mean number of requests in flight.
     pub in_flight: f64,
-    /// The part of the window with no room, 0 to 1.
+    /// The part of the window in which all places were taken, 0 to 1.
     pub full: f64,
 }
 
 impl Window {
-    /// An empty one, from now on.
+    /// Begins an empty window.
     pub fn begin(&mut self, now: Nanos) {
         self.kept.clear();
         (self.began, self.every, self.answers, self.area, self.full) = (now, 1, 0, 0, 0);
@@ -54,7 +56,7 @@ impl Window {
         self.answers += 1;
     }
 
-    /// So many were in flight for so long.
+    /// So many requests were in flight for so long; `full`: all places were taken.
     pub fn held(&mut self, in_flight: u32, full: bool, span: Nanos) {
         self.area += u128::from(in_flight) * u128::from(span);
         self.full += if full { span } else { 0 };
@@ -68,7 +70,7 @@ impl Window {
         now.saturating_sub(self.began)
     }
 
-    /// What it came to, if it lasted until now.
+    /// The results, if the window ends at `now`.
     pub fn measured(&mut self, now: Nanos) -> Measured {
         let span = self.span(now).max(1) as f64;
         let middle = self.kept.len() / 2;

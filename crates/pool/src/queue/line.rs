@@ -1,4 +1,5 @@
-//! What a [`super::Queue`] keeps under its lock: everybody's place, and whether there is room that nobody was told of.
+//! What a [`super::Queue`] keeps under its lock: the places of all requests, and whether there may be room without a
+//! request that looks for it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
@@ -9,31 +10,31 @@ use super::{LineStanding, Passage, QueueOrder, QueuePolicy, Waker};
 use crate::fair::{FairLine, LinePolicy, LineRefusal, Turn, WaitingClient, Who};
 use balancer_time::Nanos;
 
-/// See the module. After every call the caller collects refusals and who was woken. Who does not know the time says 0: the
-/// fair line goes by the latest that it was told.
+/// The state under the lock. After every call the caller has to collect refusals and wakers. A caller that does not
+/// know the time gives 0: the fair line uses the latest time that it was given.
 pub(super) struct LineState {
     fair: FairLine,
     policy: QueuePolicy,
-    /// Counts the orders.
+    /// Counts changes of the order.
     era: u32,
-    /// By the numbers of their tickets: in the order of their coming.
+    /// By the numbers of their tickets, and so in the order in which they joined.
     places: BTreeMap<u64, HeldPlace>,
-    /// Those of them that are asleep or trying.
+    /// How many of these are asleep or trying.
     members: usize,
-    /// Leases that ended while none slept.
+    /// How many leases ended while no request was asleep.
     spare: usize,
-    /// There may be room for more than one: a request that finds some wakes the next.
+    /// There may be room for several requests: each that finds room wakes the next.
     sweeping: bool,
-    /// Counts what may have made room that nobody was told of.
+    /// Counts events that may have made room without giving a request its turn.
     changes: u64,
-    /// The last that could not use what there is, after as many others as may try. Until one that could use anything finds
-    /// nothing, there may be more of it.
+    /// The last turn of a request that could not use the room that there is, after as many tries as are allowed.
+    /// There may still be room, until a request that could use any finds none.
     unused: Option<Turn>,
-    /// To be called outside of the lock.
+    /// Wakers, to be called without the lock.
     woken: Vec<Waker>,
 }
 
-/// Most requests that a view of a line by arrival looks at.
+/// Most requests that a view looks at under [`QueueOrder::Fifo`].
 const MOST_LOOKED_AT: usize = 256;
 
 impl Default for LineState {
@@ -59,7 +60,7 @@ fn of_fair(policy: QueuePolicy) -> LinePolicy {
     LinePolicy { size, target: target.filter(|_| order == QueueOrder::Fair) }
 }
 
-/// Of one that has not said yet how to wake it: it asks before it sleeps.
+/// The waker of a request that has not set one. It does nothing, since the request asks for its turn before it waits.
 fn unnamed() -> Waker {
     Box::new(|| ())
 }
@@ -77,7 +78,7 @@ impl LineState {
         mem::take(&mut self.woken)
     }
 
-    /// Tells those who were refused since the last time.
+    /// Wakes requests that were refused since the last call.
     pub fn collect_refusals(&mut self) {
         while let Some((ticket, why)) = self.fair.refused() {
             let Some(place) = self.places.get_mut(&ticket.number()) else { continue };
@@ -110,22 +111,22 @@ impl LineState {
         }
     }
 
-    /// Its place's number.
+    /// Adds a request, and returns the number of its place. See [`super::Queue::join`].
     pub fn join(
         &mut self,
         member: LineMember,
         straight: impl FnOnce(Who) -> u32,
         now: Nanos,
     ) -> Result<u64, LineRefusal> {
-        // Those whose turn it is may come back to their places in line.
+        // Requests that have their turn may come back to their places in line.
         let size = self.policy.size.saturating_sub(self.members - self.fair.len());
         self.fair.configure(LinePolicy { size, ..of_fair(self.policy) });
         let ticket = self.fair.join(&member.joining(self.policy.order, straight), now)?;
         let place = HeldPlace { member, ticket, since: now, state: PlaceState::Asleep(unnamed()), looked: 0 };
         self.places.insert(ticket.number(), place);
-        // Else those that were refused for it would count as trying.
+        // Otherwise requests that were refused for this one would count as trying.
         self.collect_refusals();
-        // No request was told of what ended while there was no line.
+        // While there was no line, leases ended without waking a request.
         self.sweeping |= self.members == 0;
         self.members += 1;
         if self.spare > 0 {
@@ -137,7 +138,7 @@ impl LineState {
         Ok(ticket.number())
     }
 
-    /// What this one may do: if it is to try, it looks for room from now on.
+    /// What a request may do. If it may try, it looks for room after this call.
     pub fn standing(&mut self, number: u64) -> LineStanding {
         let place = self.places.get_mut(&number).expect("its holder gives it up");
         place.looked = self.changes;
@@ -158,7 +159,7 @@ impl LineState {
         }
     }
 
-    /// It tried in vain. False: it may try again.
+    /// A request tried in vain. False: it has to try again.
     pub fn sleep(&mut self, number: u64, choosy: bool, straight: impl Fn(Who) -> u32, now: Nanos) -> bool {
         let Some(place) = self.places.get_mut(&number) else { return true };
         let PlaceState::Trying(turn) = place.state else { return true };
@@ -190,12 +191,13 @@ impl LineState {
                 (self.sweeping, self.unused) = (false, None);
             }
         }
-        // One that ended while the first joined saw no line, and told nobody.
+        // A straight request that ended while the first one joined saw no line, so the fair line does not know of its
+        // end.
         self.fair.straight_ended(who, straight(who), None, now);
         true
     }
 
-    /// It found room on its turn. `elsewhere`: maybe not what it was woken for.
+    /// A request found room on its turn. `elsewhere`: perhaps other room than it was woken for.
     pub fn found(&mut self, number: u64, elsewhere: bool) -> Passage {
         let Some(place) = self.places.remove(&number) else { return Passage::Uncounted };
         self.shrink();
@@ -207,7 +209,7 @@ impl LineState {
         }
     }
 
-    /// It waits no longer, without having found room.
+    /// A request gives up its place without having found room.
     pub fn given_up(&mut self, number: u64) {
         let Some(place) = self.places.remove(&number) else { return };
         match place.state {
@@ -221,25 +223,25 @@ impl LineState {
                     self.fair.end(turn.ticket.who, None, 0);
                 }
                 self.shrink();
-                // A turn that came to nothing is the next one's; so is the rest of a sweep.
+                // Its turn was not used, so the next request gets one; a sweep goes on.
                 self.freed(0);
             }
         }
     }
 
-    /// A request that waited has ended.
+    /// A request that had waited has ended.
     pub fn ended(&mut self, who: Who, era: u32, held: Option<Nanos>, now: Nanos) {
         if era == self.era {
             self.fair.end(who, held, now);
         }
     }
 
-    /// A request that did not wait has ended; so many of its client are still in flight.
+    /// A request that had not waited has ended. `straight`: how many such requests of its client are still in flight.
     pub fn straight_ended(&mut self, who: Who, straight: u32, held: Option<Nanos>, now: Nanos) {
         self.fair.straight_ended(who, straight, held, now);
     }
 
-    /// There is room for one.
+    /// There is room for one request.
     pub fn freed(&mut self, now: Nanos) {
         if self.wake_next(now) {
             return;
@@ -247,16 +249,16 @@ impl LineState {
         if self.spare < self.members {
             self.spare += 1;
         } else {
-            // More than those that try can take: who joins meanwhile is not to wait for the next.
+            // There is more room than the requests that are trying can take, so one that joins must not wait.
             self.sweeping = true;
         }
     }
 
-    /// There may be room, and for more than one.
+    /// There may be room for several requests.
     pub fn sweep(&mut self) {
         self.changes += 1;
         self.sweeping = true;
-        // Who tries looks again before it sleeps.
+        // A request that is trying looks again before it sleeps.
         if !self.is_tried() {
             self.try_unused(0);
             self.wake_next(0);
@@ -280,7 +282,8 @@ impl LineState {
         BusyClient { name, priority: member.who.priority, in_flight: Some(in_flight), waiting }
     }
 
-    /// Nobody tells them apart: the clients of the first in line, by how many of those are theirs.
+    /// Under [`QueueOrder::Fifo`] clients are not counted: shows those of the first requests in line, by how many of
+    /// these they have.
     fn first(&self, most_clients: usize) -> Vec<BusyClient> {
         let mut clients = HashMap::new();
         let asleep = |place: &&HeldPlace| matches!(place.state, PlaceState::Asleep(_));
@@ -309,12 +312,12 @@ impl LineState {
         self.wake(next)
     }
 
-    /// Whether somebody tries, who says afterwards whether there may be more room.
+    /// Whether a request is trying. It will find out whether there is more room.
     fn is_tried(&self) -> bool {
         self.members > self.fair.len()
     }
 
-    /// There may be more room than was found or looked for.
+    /// There may be more room: gives the next request a turn, if so.
     fn go_on(&mut self, now: Nanos) {
         if self.sweeping {
             self.wake_next(now);
@@ -323,7 +326,7 @@ impl LineState {
         }
     }
 
-    /// Who has not tried what others could not use may.
+    /// Gives a turn to a request that has not yet tried the room that others could not use.
     fn try_unused(&mut self, now: Nanos) {
         if let Some(last) = self.unused {
             let next = self.fair.pass_on(&last, now);
@@ -331,7 +334,7 @@ impl LineState {
         }
     }
 
-    /// It is this one's turn. False: nobody's.
+    /// Gives a request its turn. False: there is none.
     fn wake(&mut self, turn: Option<Turn>) -> bool {
         let Some(turn) = turn else { return false };
         let place = self.places.get_mut(&turn.ticket.number()).expect("who waits has a place");
@@ -341,7 +344,7 @@ impl LineState {
         true
     }
 
-    /// One member less.
+    /// One request less is in line.
     fn shrink(&mut self) {
         self.members -= 1;
         if self.members == 0 {

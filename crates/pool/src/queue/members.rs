@@ -1,4 +1,4 @@
-//! Who is in line, and what is shown of them.
+//! Requests in line, and what is shown of them.
 
 use std::sync::Arc;
 
@@ -10,22 +10,22 @@ use balancer_time::Nanos;
 /// A request that wants to wait.
 #[derive(Clone, Debug)]
 pub struct LineMember {
-    /// Whose it is.
+    /// Its client and priority.
     pub who: Who,
     /// The client's part of its priority's places, relative to other clients, 1 to 1000.
     pub weight: u32,
-    /// When it first came. A request that is sent again keeps it, and so its place before what came later.
+    /// When it first came. A request that is sent again keeps this time, and so goes before later ones of its client.
     pub arrived: Nanos,
-    /// What its client is called, for those who look at the line.
+    /// The client's name, to be shown.
     pub name: Arc<str>,
 }
 
-/// Under [`QueueOrder::Fifo`] all are one client, whose requests go in the order of their coming. When the line is full, who comes
-/// has to go.
+/// Under [`QueueOrder::Fifo`] all requests count as those of one client, and so go in the order in which they came.
+/// When the line is full, a newcomer is refused.
 const ANYBODY: Who = Who { client: 0, priority: Priority::Normal };
 
 impl LineMember {
-    /// As a line of that order knows it. `straight`: see [`Joining::straight`].
+    /// How it joins a line of that order. `straight`: see [`Joining::straight`].
     pub(super) fn joining(&self, order: QueueOrder, straight: impl FnOnce(Who) -> u32) -> Joining {
         let Self { who, weight, arrived, .. } = *self;
         match order {
@@ -35,20 +35,20 @@ impl LineMember {
     }
 }
 
-/// A request in line, or refused and not told so yet.
+/// A request in line, or one that is refused and has not noticed yet.
 pub(super) struct HeldPlace {
     pub member: LineMember,
     pub ticket: LineTicket,
     /// When it joined.
     pub since: Nanos,
     pub state: PlaceState,
-    /// The last of [`super::line::LineState`]'s changes before it looked for room.
+    /// The number of the last change ([`super::line::LineState`]) before it looked for room.
     pub looked: u64,
 }
 
 pub(super) enum PlaceState {
     Asleep(Waker),
-    /// `None`: the order that gave it its turn is no longer in force.
+    /// `None`: it got its turn under an order that is not in force any more.
     Trying(Option<Turn>),
     Refused(LineRefusal),
 }
@@ -56,26 +56,26 @@ pub(super) enum PlaceState {
 /// The line at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LineView {
-    /// How many are in it.
+    /// How many requests are in line.
     pub waiting: usize,
-    /// As [`super::Queue::clients`] says.
+    /// Number of clients, see [`super::Queue::clients`].
     pub clients: usize,
-    /// How long the one that has waited longest has.
+    /// How long the request that joined first has waited.
     pub oldest: Option<Nanos>,
-    /// The clients with requests asleep that have the most places, those with the most first; under [`QueueOrder::Fifo`],
-    /// which nobody's places are counted by, those of the first in line.
+    /// The clients with requests asleep that have the most requests in flight, the most first. Under
+    /// [`QueueOrder::Fifo`], which does not count these, the clients with the most among the first requests in line.
     pub busiest: Vec<BusyClient>,
 }
 
 /// A client in line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BusyClient {
-    /// What it is called.
+    /// Its name.
     pub name: Arc<str>,
-    /// Its requests' priority.
+    /// The priority of its requests.
     pub priority: Priority,
-    /// Its requests in flight. `None`: nobody counts them, as under [`QueueOrder::Fifo`].
+    /// Its requests in flight; `None` under [`QueueOrder::Fifo`], which does not count them.
     pub in_flight: Option<u32>,
-    /// Its requests asleep; under [`QueueOrder::Fifo`], of the first in line.
+    /// Its requests asleep; under [`QueueOrder::Fifo`], those among the first in line.
     pub waiting: usize,
 }

@@ -20,13 +20,13 @@ fn waker(calls: &Arc<Mutex<Vec<&'static str>>>, name: &'static str) -> Waker {
     Box::new(move || calls.lock().push(name))
 }
 
-/// A request of that client.
+/// A request of the client with this number.
 pub(crate) fn member(client: u64, arrived: Nanos) -> LineMember {
     let who = Who { client, priority: Priority::Normal };
     LineMember { who, weight: 1, arrived, name: format!("client {client}").into() }
 }
 
-/// A line of that size.
+/// A line for at most `size` requests.
 pub(crate) fn queue(order: QueueOrder, size: usize) -> Arc<Queue> {
     let queue = Arc::<Queue>::default();
     queue.configure(QueuePolicy { order, size, target: None });
@@ -36,12 +36,12 @@ pub(crate) fn queue(order: QueueOrder, size: usize) -> Arc<Queue> {
 struct Bench {
     queue: Arc<Queue>,
     calls: Arc<Mutex<Vec<&'static str>>>,
-    /// Goes on with each newcomer.
+    /// One nanosecond later with each request that joins.
     now: Nanos,
 }
 
 impl Bench {
-    /// Under both orders one client's requests go in the order of their coming.
+    /// Runs the test with both orders: both send the requests of one client in the order of arrival.
     fn both(test: impl Fn(Self)) {
         for (_, order) in QueueOrder::ALL {
             test(Self { queue: queue(order, 3), calls: Arc::default(), now: 0 });
@@ -53,7 +53,7 @@ impl Bench {
         self.queue.join(member(7, self.now), self.now)
     }
 
-    /// Joins, tries in vain if it is to try, and sleeps.
+    /// A request that joins, tries without success if it may, and sleeps.
     fn sleeper(&mut self, name: &'static str) -> QueuePlace {
         let mut place = self.join().expect("room in the line");
         if place.standing() == LineStanding::Trying {
@@ -153,19 +153,19 @@ fn who_cannot_take_what_there_is_lets_the_next_try() {
         assert!(a.sleep(true, 5) && b.sleep(true, 5));
         assert_eq!(bench.woken(), ["a", "b", "c"]);
         drop((a, b, c));
-        // Nobody behind it: the room is for whoever joins.
+        // There is no request behind it, so the free place is left to the next one that joins.
         let mut a = bench.sleeper("a");
         bench.queue.freed();
         assert!(a.sleep(true, bench.now));
         let mut joins = bench.join().expect("room");
         assert!(may_try(&joins));
-        // There is none after all.
+        // It finds no free place, so the next one that joins is not told to try.
         assert!(joins.sleep(false, bench.now));
         assert!(!may_try(&bench.join().expect("room")));
     });
 }
 
-/// However many can't use what there is, who can gets it in the end; and one event wakes no more than eight.
+/// Many requests can't use the free place. Each gets its try in the end, though one event wakes at most eight.
 #[test]
 fn what_eight_cannot_use_is_tried_by_others_later() {
     for (_, order) in QueueOrder::ALL {
@@ -189,7 +189,7 @@ fn what_eight_cannot_use_is_tried_by_others_later() {
                 tried.push(at);
             }
             assert_eq!(tried.len(), (8 * event).min(20), "{order:?}");
-            // A newcomer, which leaves again, is a reason to go on.
+            // A request that joins and leaves makes the line offer the place again.
             drop(queue.join(member(99, 100), 100).unwrap());
         }
         tried.sort_unstable();
@@ -229,7 +229,7 @@ fn waiting_ends_with_a_turn_or_in_time() {
     });
 }
 
-/// Who found what it was not woken for leaves that to the next.
+/// A woken request that goes to another free place than the one it was woken for leaves that one to the next request.
 #[test]
 fn who_finds_other_room_than_what_woke_it_passes_that_on() {
     Bench::both(|mut bench| {
@@ -243,8 +243,8 @@ fn who_finds_other_room_than_what_woke_it_passes_that_on() {
     });
 }
 
-/// What went straight through counts while its client waits, unless it ended while the first one joined: then it saw no line, and
-/// told nobody.
+/// A request that went straight past the line counts as in flight while its client waits in line. It does not count if
+/// it ended while the client's first request joined: at its end there was no line yet that could be told.
 #[test]
 fn who_tried_in_vain_knows_what_its_client_has_in_flight() {
     for (choosy, ends) in [(false, false), (true, false), (false, true), (true, true)] {
@@ -261,8 +261,8 @@ fn who_tried_in_vain_knows_what_its_client_has_in_flight() {
     }
 }
 
-/// Permits that are counted as leases are: nobody is left asleep beside a free one, the bound holds, and nothing that was
-/// counted stays so.
+/// Threads take permits as requests take leases: no thread sleeps while a permit is free, no more permits are given
+/// than there are, and at the end all counts are zero.
 #[test]
 fn no_wake_up_is_lost_across_threads() {
     const THREADS: u64 = 8;
@@ -290,7 +290,7 @@ fn crowd(order: QueueOrder, permits: u32, threads: u64, rounds: u64) {
         }
         let mut place = queue.join(member, now()).expect("no bound");
         loop {
-            // Hours would pass here if a wake-up were lost.
+            // The wait is far longer than the test, so it ends without a turn only if a wake-up was lost.
             assert!(place.wait(now() + 60_000_000_000, &now), "a wake-up was lost");
             if try_once() {
                 return place.leave(false);
@@ -304,7 +304,7 @@ fn crowd(order: QueueOrder, permits: u32, threads: u64, rounds: u64) {
             scope.spawn(move || {
                 start.wait();
                 for round in 0..rounds {
-                    // Some clients are of several threads.
+                    // Five clients for eight threads: several threads send requests of the same client.
                     let passage = take((thread + round) % 5);
                     let began = now();
                     assert!(taken.load(Ordering::Relaxed) <= permits);

@@ -1,4 +1,4 @@
-//! The first in the order of the configuration: the others wait until it is full or gone.
+//! Picks the first endpoint in the order of the configuration. Others are used only when it is full or gone.
 
 use super::{Candidate, Draw};
 
@@ -14,7 +14,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// None before the picked one could have been picked, whatever the load.
+        /// No candidate comes before the picked one, whatever the load.
         #[test]
         fn nobody_stands_before_it(
             pool in prop::collection::vec((any::<u32>(), 1u32..1000, any::<u32>()), 1..20),

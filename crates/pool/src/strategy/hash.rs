@@ -1,8 +1,9 @@
-//! Rendezvous hashing (Thaler, Ravishankar: "Using Name-Based Mappings to Increase Hit Rates", 1998) with bounded load
-//! (Mirrokni, Thorup, Zadimoghaddam: "Consistent Hashing with Bounded Loads", 2016). Every endpoint draws a number from
-//! the key and its own identity; the highest wins. When an endpoint comes, only the keys move that it wins; when one
-//! goes, only its own. One that has its share and a quarter on it already is passed over, so that a popular key can't
-//! drown an endpoint, nor one that hangs hold its keys for ever; a handful of requests floods none.
+//! Rendezvous hashing (Thaler, Ravishankar: "Using Name-Based Mappings to Increase Hit Rates", 1998) with bounded
+//! load (Mirrokni, Thorup, Zadimoghaddam: "Consistent Hashing with Bounded Loads", 2016). Each endpoint gets a number
+//! from the key and its own identity; the highest one wins. When an endpoint is added, only the keys that it wins
+//! move; when one is removed, only its own keys move. An endpoint with more than a quarter above its share of the
+//! load is passed over, so that a popular key can't overload it, and one that hangs does not keep its keys. That
+//! holds from a few requests on.
 
 use std::hash::Hasher;
 
@@ -10,11 +11,11 @@ use siphasher::sip::SipHasher13;
 
 use super::{Candidate, Draw, weighted};
 
-/// An endpoint takes at most this share of the mean load per weight, in percent, rounded up to a whole request.
+/// Most requests on an endpoint, in percent of the mean load by weight, rounded up to a whole request.
 const BOUND_PERCENT: u64 = 125;
 
-/// Below this many requests no endpoint is overloaded: in a quiet pool of many, the mean is a fraction of a request, and
-/// what one browser asks for at once (6 connections) belongs together.
+/// With fewer requests an endpoint is never passed over. In a quiet pool the mean may be a fraction of a request, and
+/// the requests that one browser sends at once (over 6 connections) belong together.
 const CALM: u32 = 8;
 
 /// What requests are hashed on: `balancing.hash_on`.
@@ -22,30 +23,31 @@ const CALM: u32 = 8;
 pub enum HashOn {
     /// The client's address.
     Ip,
-    /// Whom the limiter takes the client for.
+    /// The client as the limiter identifies it.
     Client,
     /// The request's target with its query.
     Uri,
-    /// A request field of that name; without it, the client's address.
+    /// The request field of that name; without it, the client's address.
     Header(String),
-    /// A cookie of that name; without it, the client's address.
+    /// The cookie of that name; without it, the client's address.
     Cookie(String),
 }
 
-/// The same in every process and version: instances of Balancer agree, and so does one that was restarted.
+/// The key of what a request is hashed on. The same in every process and version, so that all instances agree, also
+/// after a restart.
 pub fn key_of(bytes: &[u8]) -> u64 {
     let mut hasher = SipHasher13::new();
     hasher.write(bytes);
     hasher.finish()
 }
 
-/// The value of a cookie in a `Cookie` field (RFC 6265 §4.2.1), without the quotes that may be around it; the first
-/// where there are several.
+/// The value of a cookie in a `Cookie` field (RFC 6265 §4.2.1), without quotes around it. If there are several, the
+/// first.
 pub fn cookie<'a>(field: &'a [u8], name: &'a str) -> Option<&'a [u8]> {
     cookies(field, name).next()
 }
 
-/// The values of all cookies of that name in a `Cookie` field.
+/// The values of all cookies of that name in a `Cookie` field, without quotes around them.
 pub fn cookies<'a>(field: &'a [u8], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
     field.split(|byte| *byte == b';').filter_map(move |pair| {
         let value =
@@ -67,8 +69,8 @@ pub(super) fn pick(candidates: &mut [Candidate], draw: Draw) -> Option<usize> {
             .max_by(|(_, a), (_, b)| a.total_cmp(b))
             .map(|(index, _)| index)
     };
-    // All bounds together are above what is in flight, so somebody has room; the other way is for what the compiler
-    // can't know.
+    // The bounds of all add up to more than what is in flight, so there is always one with room, and the second
+    // search is never needed.
     best(true).or_else(|| best(false))
 }
 
@@ -81,11 +83,11 @@ fn has_room(one: Candidate, with_next: u64, weights: u64) -> bool {
     u128::from(one.in_flight) * 100 * u128::from(weights) < bound
 }
 
-/// `ln(u) / weight` for a `u` in (0, 1) drawn from key and identity: the highest of several wins with a chance in
-/// proportion to its weight.
+/// The number of an endpoint for a key: `ln(u) / weight`, with a `u` in (0, 1) made from key and identity. So the
+/// chance to have the highest number is in proportion to the weight.
 fn score(one: Candidate, key: u64) -> f64 {
     let bits = weighted::mix(key ^ weighted::mix(one.identity));
-    // 53 bits, the middle of each step: neither 0 nor 1.
+    // 53 bits, in the middle between two steps, so that it is neither 0 nor 1.
     let unit = ((bits >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
     unit.ln() / f64::from(one.weight.max(1))
 }
@@ -126,7 +128,7 @@ mod tests {
 
     #[test]
     fn keys_are_the_same_in_every_version() {
-        // Written down: instances of different versions run side by side.
+        // Fixed values, since instances of different versions run side by side.
         assert_eq!(key_of(b"198.51.100.7"), 0x6A15_11EE_8110_CEFF);
         for (field, value) in [
             ("a=1; b=2", Some("2")),
@@ -144,8 +146,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// An endpoint that comes takes keys for itself, about its share, and no key moves between two others; and that
-        /// is what one that goes gives back.
+        /// An endpoint that is added takes about its share of the keys, and no key moves between two others. The same
+        /// keys move when it is removed.
         #[test]
         fn one_that_comes_moves_only_its_share(
             weights in prop::collection::vec(1u32..=20, 2..10),
@@ -165,13 +167,13 @@ mod tests {
                 }
             }
             let share = f64::from(new.weight) / f64::from(weights.iter().sum::<u32>());
-            // Six standard deviations of a draw of so many keys.
+            // Six standard deviations for so many keys.
             let slack = 6.0 * (share * (1.0 - share) / f64::from(KEYS)).sqrt();
             prop_assert!((f64::from(moved) / f64::from(KEYS) - share).abs() < slack, "{moved} for {share}");
         }
 
-        /// However few keys there are and however long requests stay: nobody is given more than a quarter above the
-        /// mean, to a whole request, or eight in all.
+        /// However few keys there are and however long requests last, an endpoint never has more than a quarter above
+        /// the mean, rounded up, or eight in all.
         #[test]
         fn load_is_bounded(
             weights in prop::collection::vec(1u32..=20, 1..10),

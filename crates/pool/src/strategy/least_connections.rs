@@ -1,9 +1,9 @@
-//! The endpoint with the fewest requests in flight per weight. Several of them: one at random, by weight, so that a
-//! pool that is mostly idle is still used in proportion.
+//! Picks the endpoint with the fewest requests in flight per weight. Of several such endpoints it picks one at
+//! random, by weight, so that a pool that is mostly idle is used in proportion to the weights.
 
 use super::{Candidate, Draw, less_loaded, weighted};
 
-/// See [`super::Strategy::pick`]. Turns are left alone.
+/// See [`super::Strategy::pick`]. Does not change turns.
 pub(super) fn pick(candidates: &mut [Candidate], draw: Draw) -> Option<usize> {
     match candidates {
         [] => None,
@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn the_least_loaded_per_weight_wins() {
-        // Who wins whatever the random bits are.
+        // Loads, and which one wins whatever the random bits are.
         let table: &[(&Load, Option<usize>)] = &[
             (&[], None),
             (&[(1, 9)], Some(0)),
@@ -79,7 +79,8 @@ mod tests {
     }
 
     proptest! {
-        /// Requests that stay in flight end up spread by weight: no endpoint is ever a whole request per weight ahead.
+        /// Requests that stay in flight are spread by weight: no endpoint ever has more than one request above its
+        /// share.
         #[test]
         fn held_requests_spread_by_weight(
             weights in prop::collection::vec(1u32..=100, 1..12),
@@ -92,7 +93,7 @@ mod tests {
                 let winner = pick(&mut pool, random.u64(..)).unwrap();
                 pool[winner].in_flight += 1;
                 for one in &pool {
-                    // load <= ideal + 1, all times the total weight.
+                    // The load is at most the ideal one plus 1; both sides are multiplied by the total weight.
                     let ahead = u64::from(one.in_flight) * total;
                     prop_assert!(ahead <= held * u64::from(one.weight) + total + u64::from(one.weight));
                 }

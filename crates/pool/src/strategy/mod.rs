@@ -1,5 +1,5 @@
-//! Which of several endpoints gets the next request. One small file a strategy, the same verb in each:
-//! `pick(candidates, draw) → index`. Who may be picked at all is decided before (`backends`).
+//! Strategies: which of several endpoints gets the next request. Each has a file of its own with the same function,
+//! `pick(candidates, draw) → index`. [`crate::backends`] decides before which endpoints are candidates.
 
 mod first;
 mod hash;
@@ -16,30 +16,30 @@ pub use weighted::warming_weight;
 /// What a strategy sees of an endpoint that may be picked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Candidate {
-    /// Where the caller finds the endpoint again: its place in the order of the configuration.
+    /// Its place in the order of the configuration, by which the caller finds the endpoint again.
     pub position: u32,
-    /// Share relative to the others, at least 1. (Weight 0 is no candidate.)
+    /// Its share relative to the others, at least 1. (An endpoint of weight 0 is no candidate.)
     pub weight: u32,
-    /// Requests on it now.
+    /// Its requests in flight.
     pub in_flight: u32,
-    /// What round robin remembers of this endpoint between two picks; starts at 0, and no other strategy touches it.
+    /// What round robin remembers of the endpoint between two picks; 0 at first. No other strategy touches it.
     pub turn: i64,
-    /// What `hash` knows it by: the same in every process, and other than everybody else's.
+    /// For `hash`: a number that is the same in every process, and different for every endpoint.
     pub identity: u64,
-    /// What `peak_ewma` expects of it, in nanoseconds; 0: nothing is known yet.
+    /// For `peak_ewma`: the expected latency in nanoseconds; 0: not known yet.
     pub latency_ns: u64,
 }
 
-/// What a pick is made with, beside the candidates.
+/// What a pick needs beside the candidates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Draw {
     /// 64 fresh random bits.
     pub random: u64,
-    /// [`key_of`] what the request is hashed on.
+    /// The key of the request, as [`key_of`] makes it.
     pub key: u64,
 }
 
-/// How one is picked.
+/// A way to pick one of several endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strategy {
     /// The fewest requests in flight per weight; ties at random, by weight.
@@ -50,14 +50,14 @@ pub enum Strategy {
     RandomTwo,
     /// Of two that are drawn by weight, the one with the lower latency times requests in flight.
     PeakEwma,
-    /// Rendezvous hashing with bounded load: the same key to the same endpoint while that is not overloaded.
+    /// Rendezvous hashing with bounded load: the same key goes to the same endpoint, while that is not overloaded.
     Hash,
     /// The first in the order of the configuration.
     First,
 }
 
 impl Strategy {
-    /// Each with its name in the configuration.
+    /// All strategies, each with its name in the configuration.
     pub const ALL: [(&'static str, Self); 6] = [
         ("least_connections", Self::LeastConnections),
         ("round_robin", Self::RoundRobin),
@@ -72,8 +72,8 @@ impl Strategy {
         Self::ALL.iter().find(|(_, one)| *one == self).map_or("", |(name, _)| name)
     }
 
-    /// The index of the one to use; `None` exactly when there are no candidates. Candidates may come back with another
-    /// `turn`, which the caller keeps for the next pick.
+    /// The index of the candidate to use; `None` if and only if there are no candidates. May change the `turn` of
+    /// candidates, which the caller has to keep for the next pick.
     pub fn pick(self, candidates: &mut [Candidate], draw: Draw) -> Option<usize> {
         match self {
             Self::LeastConnections => least_connections::pick(candidates, draw),
@@ -85,7 +85,7 @@ impl Strategy {
         }
     }
 
-    /// Whether picks change `turn`, so that two of them must not run at once.
+    /// Whether picks change `turn`, so that two picks must not run at once.
     pub const fn keeps_turns(self) -> bool {
         matches!(self, Self::RoundRobin)
     }
@@ -96,7 +96,7 @@ impl Strategy {
     }
 }
 
-/// `a.in_flight / a.weight < b.in_flight / b.weight`, exactly: both products fit 64 bits.
+/// Whether `a.in_flight / a.weight < b.in_flight / b.weight`, exactly: both products fit into 64 bits.
 fn less_loaded(a: Candidate, b: Candidate) -> bool {
     u64::from(a.in_flight) * u64::from(b.weight) < u64::from(b.in_flight) * u64::from(a.weight)
 }

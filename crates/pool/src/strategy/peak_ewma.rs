@@ -1,18 +1,18 @@
-//! The lower of two expected latencies, times what is in flight already. The expectation jumps up with every answer that
-//! took longer and decays down over time, so that an endpoint that gets slow is felt at once and forgiven slowly (the
-//! idea is that of Finagle's `PeakEwma`).
+//! Draws two endpoints and picks the one with the lower cost: expected latency times requests in flight. The expected
+//! latency jumps up with each answer that took longer, and goes down slowly, so that an endpoint that becomes slow
+//! gets fewer requests at once (as Finagle's `PeakEwma` does).
 
 use super::{Candidate, Draw, weighted};
 use balancer_time::Nanos;
 
-/// After this long an old latency counts by 1/e.
+/// After this time an old latency has 1/e of its weight.
 const DECAY_NS: f64 = 10e9;
 
-/// What is expected of one that never answered and has requests on it: nothing good.
+/// The expected latency of an endpoint that has requests in flight and has never answered.
 const UNKNOWN_NS: u64 = 1_000_000_000;
 
-/// An attempt that failed counts as one that took at least so long: a refused connection is quick, and no reason to send
-/// more.
+/// A failed attempt counts as one that took at least so long. A refused connection is quick, but no reason to send more
+/// requests there.
 pub const FAILURE_COUNTS_AS: Nanos = 1_000_000_000;
 
 /// See [`super::Strategy::pick`].
@@ -27,11 +27,11 @@ pub(super) fn pick(candidates: &mut [Candidate], draw: Draw) -> Option<usize> {
     }
 }
 
-/// Compares `latency × (in flight + 1) / weight`, exactly.
+/// Whether `latency × (in flight + 1) / weight` is lower for `a`; compared exactly.
 fn is_cheaper(a: Candidate, b: Candidate) -> bool {
     let cost = |one: Candidate| {
         let latency = match (one.latency_ns, one.in_flight) {
-            // It was not tried yet, so it comes first; with one request at a time until it has answered.
+            // It was not tried yet, so it comes first, but with one request at a time until it has answered.
             (0, 0) => 0,
             (0, _) => UNKNOWN_NS,
             (known, _) => known,
@@ -41,37 +41,39 @@ fn is_cheaper(a: Candidate, b: Candidate) -> bool {
     cost(a) * u128::from(b.weight) < cost(b) * u128::from(a.weight)
 }
 
-/// What was seen of one endpoint's latency. Fits an atomic: the mean in microseconds above, when it was last changed, in
-/// milliseconds, below (it wraps after 49 days, and then an old latency counts as young once).
+/// The latency of one endpoint, which fits into an atomic: the upper half is the mean in microseconds, the lower half
+/// when it changed last, in milliseconds. (That wraps around after 49 days, when an old latency may once count as a
+/// recent one.)
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Latency(u64);
 
 impl Latency {
-    /// From what [`Latency::bits`] gave; 0: nothing is known.
+    /// Reads what [`Latency::bits`] gave; 0: nothing is known.
     pub const fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
 
-    /// For an atomic.
+    /// As one number, for an atomic.
     pub const fn bits(self) -> u64 {
         self.0
     }
 
-    /// The same after one more answer (or failure) that took so long.
+    /// The latency after one more answer (or failure) that took so long.
     pub fn observe(self, latency: Nanos, now: Nanos) -> Self {
         let sample = micros(latency).max(1);
         let (mean, decay) = (self.mean(), self.decay(now));
         let next = if sample >= mean {
             sample
         } else {
-            // Between the two, so it fits.
+            // Between two numbers that fit, so it fits.
             (f64::from(mean) * decay + f64::from(sample) * (1.0 - decay)) as u32
         };
         Self(u64::from(next.max(1)) << 32 | u64::from(stamp(now)))
     }
 
-    /// What to expect, in nanoseconds; 0: nothing is known. While nothing is in flight the expectation decays, so that one
-    /// that was slow is tried again; silence with requests outstanding is no good news.
+    /// The expected latency in nanoseconds; 0: nothing is known. While no request is in flight it goes down with
+    /// time, so that an endpoint that was slow is tried again; while there are some it does not, since no answer is
+    /// no good sign.
     pub fn expected_ns(self, in_flight: u32, now: Nanos) -> u64 {
         let decay = if in_flight == 0 { self.decay(now) } else { 1.0 };
         (f64::from(self.mean()) * decay * 1e3) as u64
@@ -83,7 +85,7 @@ impl Latency {
 
     fn decay(self, now: Nanos) -> f64 {
         let millis = stamp(now).wrapping_sub(self.0 as u32);
-        // Another thread may have looked at the clock a little later and been here a little earlier.
+        // `now` may be a little older than the last change: another thread read its clock later and came here earlier.
         if millis > u32::MAX / 2 { 1.0 } else { (-f64::from(millis) * 1e6 / DECAY_NS).exp() }
     }
 }
@@ -106,7 +108,7 @@ mod tests {
 
     #[test]
     fn it_jumps_up_and_decays_down() {
-        // Latency and time of an answer; the expectation behind it, in milliseconds.
+        // Latency and time of an answer; the expected latency afterwards, in milliseconds.
         let steps = [
             (10 * MS, S, 10.0),
             (100 * MS, S, 100.0),
@@ -143,7 +145,7 @@ mod tests {
             ((2, 0, 1), (1, 2, 1), true),
             ((2, 0, 3), (1, 0, 1), true),
             ((1, 1, 1), (1, 1, 1), false),
-            // Unknown and idle: tried. Unknown with a request on it: not before it has answered.
+            // One that was never tried is cheaper; once it has a request, it is not until it has answered.
             ((0, 0, 1), (1, 0, 1000), true),
             ((0, 1, 1), (S, 0, 1), false),
             ((u64::MAX, u32::MAX, 1), (u64::MAX, u32::MAX, u32::MAX), false),
@@ -160,7 +162,7 @@ mod tests {
     }
 
     proptest! {
-        /// An endpoint that costs more than all others gets nothing.
+        /// An endpoint that costs more than all others is not picked.
         #[test]
         fn the_costliest_is_never_picked(
             pool in prop::collection::vec((1u32..1000, 0u32..1000, 0..10 * S), 2..20),
@@ -177,7 +179,7 @@ mod tests {
             prop_assert!(!others.all(|(_, one)| is_cheaper(*one, pool[winner])));
         }
 
-        /// An answer leaves the expectation between what it was and what came, and never below a longer answer.
+        /// After an answer the expected latency is between what it was and the answer's, and not below the answer's.
         #[test]
         fn the_mean_is_between(old in 1..100 * S, new in 1..100 * S, wait in 0..100 * S) {
             let before = Latency::default().observe(old, S);

@@ -1,10 +1,11 @@
-//! The power of two choices (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001): two are drawn
-//! by weight, the one with fewer requests in flight per weight gets the request. Several balancers that know nothing
-//! of each other never all run to the same endpoint, as they would to the least loaded of all.
+//! The power of two choices (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001): draws two
+//! endpoints by weight, and picks the one with fewer requests in flight per weight. So several balancers that know
+//! nothing of each other do not all pick the same endpoint, as they would with the least loaded of all.
 
 use super::{Candidate, Draw, less_loaded, weighted};
 
-/// See [`super::Strategy::pick`]. With the same load the first one drawn wins, so that an idle pool is used by weight.
+/// See [`super::Strategy::pick`]. If both have the same load, the first one drawn wins, so that an idle pool is used
+/// by weight.
 pub(super) fn pick(candidates: &mut [Candidate], draw: Draw) -> Option<usize> {
     match candidates {
         [] => None,
@@ -37,7 +38,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// An endpoint with more requests per weight than all others gets none: so one that hangs is left alone.
+        /// An endpoint with more requests per weight than all others is not picked; so one that hangs gets no more
+        /// requests.
         #[test]
         fn the_most_loaded_is_never_picked(
             pool in prop::collection::vec((1u32..1000, 0u32..1000), 2..20),
@@ -52,7 +54,7 @@ mod tests {
             prop_assert!(!others().all(|(_, one)| less_loaded(*one, pool[winner])), "{pool:?} {winner}");
         }
 
-        /// Requests that stay are spread far better than by chance alone: the gap stays small while thousands are held.
+        /// Requests that stay in flight are spread far better than by chance alone.
         #[test]
         fn held_requests_spread(count in 2usize..20, seed in any::<u64>()) {
             let mut random = fastrand::Rng::with_seed(seed);
@@ -61,7 +63,8 @@ mod tests {
                 let winner = pick(&mut pool, Draw { random: random.u64(..), key: 0 }).unwrap();
                 pool[winner].in_flight += 1;
             }
-            // ln ln n / ln 2 above the mean with high probability; chance alone would be some 40 above it.
+            // With high probability the most are ln ln n / ln 2 above the mean; by chance alone they would be about
+            // 40 above.
             let most = pool.iter().map(|one| one.in_flight).max().unwrap();
             prop_assert!(most <= 200 + 8, "{pool:?}");
         }

@@ -1,6 +1,6 @@
-//! Smooth weighted round robin, as nginx does it (`ngx_http_upstream_round_robin.c`): every pick adds each candidate's
-//! weight to its turn, takes the highest turn, and subtracts the sum from it. Weights 5, 1, 1 give `a a b a c a a`, not
-//! five in a row.
+//! Smooth weighted round robin, as in nginx (`ngx_http_upstream_round_robin.c`): each pick adds every candidate's
+//! weight to its turn, picks the candidate with the highest turn, and subtracts the sum of all weights from that
+//! turn. Weights 5, 1, 1 give `a a b a c a a`, and not five `a` in a row.
 
 use super::{Candidate, Draw};
 
@@ -8,7 +8,7 @@ use super::{Candidate, Draw};
 pub(super) fn pick(candidates: &mut [Candidate], _draw: Draw) -> Option<usize> {
     match candidates {
         [] => None,
-        // The sum of all turns does not change: alone, a candidate gains and loses the same.
+        // A single candidate would gain and lose the same, so its turn stays.
         [_] => Some(0),
         many => {
             let mut total = 0;
@@ -65,8 +65,7 @@ mod tests {
     }
 
     proptest! {
-        /// Over one round of as many picks as the weights sum up to, each gets exactly its weight; so over 10,000
-        /// picks none is off by more than 1 %, and none waits longer than a round.
+        /// In as many picks as the sum of the weights, each candidate is picked exactly as often as its weight says.
         #[test]
         fn every_round_is_exact(weights in prop::collection::vec(1u32..=50, 1..12)) {
             let mut pool = candidates(&weights);
@@ -94,7 +93,7 @@ mod tests {
             }
         }
 
-        /// However candidates come and go, turns stay within the sum of all weights: none runs away, none starves.
+        /// However candidates come and go, turns stay bounded, so that none is picked too often or never.
         #[test]
         fn turns_stay_bounded_while_candidates_come_and_go(
             weights in prop::collection::vec(1u32..=1000, 2..6),

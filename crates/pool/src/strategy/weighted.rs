@@ -1,24 +1,24 @@
-//! Weights: how one that has just come up gets its share, and drawing by weight, which the strategies that use chance
-//! have in common.
+//! Weights: how the share of an endpoint that has just come up grows, and drawing at random by weight, which several
+//! strategies do.
 
 use super::Candidate;
 use balancer_time::Nanos;
 
-/// What one weighs, in percent of its full weight, when it has just come up.
+/// The weight of an endpoint that has just come up, in percent of its full weight.
 const COLD_PERCENT: u64 = 10;
 
-/// The weight that strategies see: `full`, or while it is younger than `slow_start` a growing part of that, from a tenth; at
-/// least 1.
+/// The weight that strategies see of an endpoint that came up `up_for` nanoseconds ago: it grows evenly from a tenth of
+/// `full` to all of it in the time `slow_start`. At least 1.
 pub fn warming_weight(full: u32, up_for: Nanos, slow_start: Nanos) -> u32 {
     if up_for >= slow_start {
         return full.max(1);
     }
     let warmed = u128::from(100 - COLD_PERCENT) * u128::from(up_for) / u128::from(slow_start);
-    // At most 100 percent of what fits.
+    // Fits, since it is at most `full`.
     ((u128::from(full) * (u128::from(COLD_PERCENT) + warmed) / 100) as u32).max(1)
 }
 
-/// One of those that `accept` takes (by index), each with a chance in proportion to its weight.
+/// The index of one of the candidates for which `accept` is true, each with a chance in proportion to its weight.
 pub(super) fn draw(
     candidates: &[Candidate],
     random: u64,
@@ -26,7 +26,7 @@ pub(super) fn draw(
 ) -> Option<usize> {
     let weight = |index: usize, one: Candidate| if accept(index, one) { u64::from(one.weight) } else { 0 };
     let total: u64 = candidates.iter().enumerate().map(|(index, one)| weight(index, *one)).sum();
-    // The remainder favours small values by less than total / 2^64.
+    // Small remainders are more likely than others, but by less than total / 2^64.
     let mut left = random.checked_rem(total)?;
     candidates.iter().enumerate().position(|(index, one)| {
         let share = weight(index, *one);
@@ -36,15 +36,16 @@ pub(super) fn draw(
     })
 }
 
-/// Two different ones, each drawn by weight: the first among all, the second among the rest. `None`: there are not two.
+/// The indices of two different candidates, drawn by weight: the first among all, the second among the rest. `None`:
+/// there are fewer than two.
 pub(super) fn draw_two(candidates: &[Candidate], random: u64) -> Option<(usize, usize)> {
     let one = draw(candidates, random, |_, _| true)?;
     let two = draw(candidates, mix(random), |index, _| index != one)?;
     Some((one, two))
 }
 
-/// Bits that have nothing to do with those they were made from, as far as a draw can tell: the finaliser of SplitMix64
-/// (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators", 2014).
+/// Mixes bits so well that the result looks independent of them: the finaliser of SplitMix64 (Steele, Lea, Flood: "Fast
+/// Splittable Pseudorandom Number Generators", 2014).
 pub(super) const fn mix(bits: u64) -> u64 {
     let bits = bits.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -91,7 +92,7 @@ mod tests {
             first[one] += 1;
             second[two] += 1;
         }
-        // The second: P(j) = sum over i of P(i) × w(j) / (W − w(i)).
+        // For the second one, P(j) is the sum over i of P(i) × w(j) / (W − w(i)).
         let expected = [[0.125, 0.25, 0.625], [0.25, 0.4524, 0.2976]];
         for (counts, shares) in [first, second].iter().zip(expected) {
             for (count, share) in counts.iter().zip(shares) {

@@ -26,7 +26,7 @@ fn a_full_backend_is_passed_over_and_full_is_not_nobody() {
         entries[2].max_in_flight = most(1);
         entries[2].backup = true;
         let pool = of(&Settings::of(strategy), &entries);
-        // All of its addresses together.
+        // The bound is for all of its addresses together.
         replace(&pool, "a", &[address(1), address(11)]);
         let mut held: Vec<_> = (0..6).map(|_| pick(&pool, &[]).unwrap()).collect();
         let count = |name: &str| held.iter().filter(|lease| &*lease.endpoint.backend == name).count();
@@ -39,7 +39,7 @@ fn a_full_backend_is_passed_over_and_full_is_not_nobody() {
         assert_eq!(full(&pool), Unavailable::Full, "{strategy:?}");
         drop(held.swap_remove(0));
         assert!(pick(&pool, &[]).is_some());
-        // Nobody is left to be full: that is another matter.
+        // If the request has tried all of them, the pool is not full: there is no endpoint left for it.
         drop(held);
         let ids: Vec<_> = pool.snapshot().endpoints().iter().map(|one| one.id).collect();
         assert_eq!(pool.snapshot().pick(&wanted(&ids)).unwrap_err(), Unavailable::Nobody);
@@ -62,7 +62,7 @@ fn the_whole_pool_has_a_bound_too() {
 
 #[test]
 fn places_are_few_from_their_half_on() {
-    // The backend's bound, the pool's, and from which request on.
+    // The backend's bound, the pool's, and the first request that holds one of few places.
     for (own, of_all, first) in [
         (None, None, None),
         (Some(1), None, Some(1)),
@@ -96,13 +96,13 @@ fn one_backend_holds_three_quarters_of_the_workers_while_there_is_another() {
     let mut held: Vec<_> = (0..8).map(|_| pick(&pool, &[]).unwrap()).collect();
     assert_eq!((a.in_flight(), b.in_flight()), (6, 2));
     assert!(held.iter().all(|lease| !lease.is_of_few()), "workers are no places that somebody has");
-    // A worker that has its answer's head counts no more, though the request does.
+    // From the head of the answer on the worker is not counted, and the request still is.
     held[0].free_worker();
     held[0].free_worker();
     assert_eq!((a.group.calling(), a.in_flight()), (5, 6));
     held.push(pick(&pool, &[]).unwrap());
     assert_eq!((a.group.calling(), a.in_flight(), b.in_flight()), (6, 7, 2));
-    // With nobody else to save workers for, it may have them all.
+    // If it is the only backend that can be used, it may have all workers.
     pool.set_health(&b, Status::Down, NOW);
     held.extend((0..4).map(|_| pick(&pool, &[]).unwrap()));
     assert_eq!((a.group.calling(), a.in_flight()), (10, 11));
@@ -110,7 +110,7 @@ fn one_backend_holds_three_quarters_of_the_workers_while_there_is_another() {
     assert_eq!((a.group.calling(), a.in_flight()), (0, 0));
 }
 
-/// However many threads want one at the same time, no bound is ever passed.
+/// Many threads take leases at the same time, and no bound is ever exceeded.
 #[test]
 fn bounds_hold_across_threads() {
     const THREADS: usize = 8;
@@ -153,7 +153,8 @@ fn bounds_hold_across_threads() {
     }
 }
 
-/// Whatever the bound, nobody sleeps in line beside room: each thread waits until it has a lease, as requests do.
+/// No thread sleeps in line while there is room, whichever bound holds. Each waits until it has a lease, as requests
+/// do.
 #[test]
 fn nobody_waits_beside_room() {
     const THREADS: usize = 8;

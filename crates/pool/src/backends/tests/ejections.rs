@@ -1,4 +1,4 @@
-//! Passive health: who goes, who may probe, who comes back.
+//! Passive health: which endpoints are ejected, which requests probe them, and which come back.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn of(names: &[&str], max_ejected: f64) -> (Backends, Clock) {
     (pool, clock)
 }
 
-/// One request to that endpoint ended so.
+/// One request to this endpoint ends.
 fn ask(pool: &Backends, clock: &Clock, endpoint: &Endpoint, failed: bool) -> Option<Ejection> {
     let snapshot = pool.snapshot();
     let others: Vec<_> =
@@ -47,7 +47,7 @@ fn it_goes_is_probed_and_comes_back() {
     assert_eq!(ask(&pool, &clock, &a, true), Some(Ejection::Out(5 * S, Cause::Consecutive(3))));
     assert!(only(&b) && pool.any_up());
 
-    // Its time is over: the next request that can be sent again probes it, and only that one.
+    // Its time is over. Only the next request that can be sent again probes it.
     clock.advance(5 * S);
     let cautious = next(&pool, &clock, false);
     assert_eq!(cautious.endpoint.id, b.id, "a request that can't be sent again is no probe");
@@ -58,7 +58,7 @@ fn it_goes_is_probed_and_comes_back() {
     drop(probe);
     assert!(only(&b));
     clock.advance(10 * S);
-    // A probe that ends without a verdict leaves the place to the next.
+    // If a probe ends without a result, the next request may probe.
     drop(next(&pool, &clock, true));
     let mut probe = next(&pool, &clock, true);
     assert_eq!(probe.endpoint.id, a.id);
@@ -66,7 +66,8 @@ fn it_goes_is_probed_and_comes_back() {
     drop(probe);
     assert!(!only(&b) && !only(&a));
 
-    // A relapse right behind it takes longer still; one after a while of peace begins anew.
+    // If it fails again soon, it stays out for longer still. After some time without failures it starts at the base
+    // time.
     let fail = || (0..3).filter_map(|_| ask(&pool, &clock, &a, true)).last();
     assert_eq!(fail(), Some(Ejection::Out(20 * S, Cause::Consecutive(3))));
     clock.advance(20 * S);
@@ -97,7 +98,7 @@ fn some_always_stay_and_an_ejected_one_is_better_than_nobody() {
     assert_eq!(gone.len(), 1, "{gone:?}");
     pool.set_health(&endpoints[1], Status::Down, NOW);
     pool.set_health(&endpoints[2], Status::Down, NOW);
-    // The only one left is used, and an answer brings it back before its time.
+    // The only one left is used although it is ejected, and an answer brings it back before its time.
     let mut lease = next(&pool, &clock, false);
     assert_eq!(lease.endpoint.id, endpoints[0].id);
     assert_eq!(pool.snapshot().observe(&mut lease, 1, false, clock.now()), Some(Ejection::Back));
@@ -136,8 +137,8 @@ fn health_checks_that_bring_it_back_end_the_ejection() {
     assert!(met.contains(&a.id));
 }
 
-/// All fail at once, seen by many threads: never are more out than may be, and of the threads that see a half-open
-/// endpoint at the same time exactly one probes it.
+/// Many threads see all endpoints fail at once. Never more than the allowed share is ejected, and if many threads see
+/// an endpoint whose time is over, exactly one of them probes it.
 #[test]
 fn the_share_and_the_single_probe_hold_across_threads() {
     const THREADS: usize = 8;
@@ -194,16 +195,16 @@ fn room_that_only_others_can_take_is_seen() {
     let leaves_room = |tried: &[u64], may_probe| {
         pool.snapshot().leaves_room(&Wanted { now: clock.now(), may_probe, ..wanted(tried) })
     };
-    // One that it was sent to has room, or none.
+    // A backend that this request has tried leaves room for others.
     assert!(leaves_room(&[a.id], true) && !leaves_room(&[], true));
     let held = pool.snapshot().pick(&Wanted { now: clock.now(), ..wanted(&[b.id]) }).unwrap();
     assert!(!leaves_room(&[a.id], true) && leaves_room(&[b.id], true));
-    // One that is out is for nobody, until its time is over: then for who can be sent again.
+    // An ejected endpoint has room for no request. When its time is over, it has room for one that can be sent again.
     (0..3).for_each(|_| assert!(ask(&pool, &clock, &b, true).is_none() || b.standing.is_out()));
     assert!(b.standing.is_out() && !leaves_room(&[], false));
     clock.advance(6 * S);
     assert!(leaves_room(&[], false) && !leaves_room(&[], true));
-    // The pool is full, whatever its backends are.
+    // The pool itself is full.
     let probe = next(&pool, &clock, true);
     assert!(probe.is_probe() && !held.is_probe());
     assert!(!leaves_room(&[a.id, b.id], true));

@@ -1,4 +1,4 @@
-//! Bounds that are measured.
+//! Bounds that are measured: `max_in_flight: auto`.
 
 use super::reconfigured::placed;
 use super::*;
@@ -36,14 +36,14 @@ fn a_place_is_held_up_to_the_answers_head_alone() {
     let mut held: Vec<Lease> = (0..3).map(|_| at(&pool, NOW).unwrap()).collect();
     assert_eq!(pool.snapshot().pick(&wanted(&[])).unwrap_err(), Unavailable::Full);
     assert_eq!((group.max_in_flight(), group.in_flight()), (3, 3));
-    // Two streams begin: they go on, and hold no place.
+    // Two answers have begun: they still count as requests, and hold no place.
     held[0].answered(NOW + MS);
     held[0].answered(NOW + 2 * MS);
     held[1].answered(NOW + MS);
     let more: Vec<Lease> = (0..2).map(|_| at(&pool, NOW + MS).unwrap()).collect();
     assert!(at(&pool, NOW + MS).is_none());
     assert_eq!((group.in_flight(), group.measured().unwrap().held), (5, 3));
-    // What was not answered gives its place back too.
+    // A request that was not answered gives its place back, too.
     drop(more);
     assert_eq!(group.measured().unwrap().held, 1);
     drop(held);
@@ -61,7 +61,7 @@ fn a_sticky_client_finds_no_place_either() {
     assert_eq!(group.in_flight(), 0);
 }
 
-/// However a request came past the line: its client has no place any more once the head came, and is charged for none.
+/// A request gives back its client's place with the head of its answer, whether it waited in line or went straight.
 #[test]
 fn a_stream_is_charged_up_to_its_answers_head() {
     let (pool, _) = one(&settings(3));
@@ -80,7 +80,7 @@ fn a_stream_is_charged_up_to_its_answers_head() {
     assert_eq!(queue.counted(who), 0, "and end but once");
 }
 
-/// A backend that answers as quickly as ever, and is always full.
+/// Keeps the backend full for that many seconds, and answers each request after 20 ms. Returns the time at the end.
 fn quick(pool: &Backends, from: Nanos, seconds: u64) -> Nanos {
     let (mut now, until) = (from, from + seconds * 1_000 * MS);
     let mut ticked = now;
@@ -106,7 +106,7 @@ fn a_bound_moves_with_what_is_measured_and_says_why() {
     assert!(group.max_in_flight() > 16, "{}", group.max_in_flight());
     let told = group.measured().unwrap();
     assert_eq!((told.median_s, told.moved), (Some(0.02), Some(AutoMove::Quick)));
-    // Now and then fewer are tried.
+    // From time to time a lower bound is tried.
     quick(&pool, now, 30);
     let found: Vec<u64> = ProbeVerdict::ALL.map(|verdict| group.probes(verdict)).to_vec();
     assert!(found.iter().sum::<u64>() > 0, "{found:?}");
@@ -121,7 +121,7 @@ fn a_reload_goes_on_with_what_was_measured_and_begins_anew_otherwise() {
         pool.reconfigure(settings, &[placed(BackendEntry { max_in_flight: bound, ..auto() }, 1)], now);
         group.max_in_flight()
     };
-    // Where it would begin does not matter to one that goes on.
+    // Another start value does not change a bound that is already measured.
     assert_eq!(reload(&settings(9), Some(InFlightBound::Auto)), before);
     assert_eq!(group.measured().unwrap().held, 1);
     let narrow = Settings { auto: AutoBounds { start: 4, min: 1, max: 8 }, ..settings(4) };
@@ -129,7 +129,7 @@ fn a_reload_goes_on_with_what_was_measured_and_begins_anew_otherwise() {
     assert_eq!(group.measured().unwrap().moved, Some(AutoMove::Bounds));
     assert_eq!((reload(&narrow, most(2)), group.measured()), (2, None));
     assert!(!pool.snapshot().measures());
-    // A number bounds requests to their ends, whenever they began.
+    // A bound that is a number counts requests up to their ends, and those that began before it, too.
     assert_eq!(group.in_flight(), 1);
     let other = at(&pool, now).unwrap();
     assert!(at(&pool, now).is_none());
@@ -152,7 +152,7 @@ fn a_backend_at_another_place_begins_anew_and_keeps_what_was_counted() {
     assert_eq!(ProbeVerdict::ALL.map(|verdict| moved.probes(verdict)), counted);
 }
 
-/// However many threads want a place at the same time, no more are given than there are, and none is lost.
+/// Many threads take places at the same time: never more than there are, and none is lost.
 #[test]
 fn places_hold_across_threads() {
     let (pool, group) = one(&settings(3));

@@ -1,4 +1,4 @@
-//! Who is picked: ranks, warming up, keys and latencies.
+//! Which endpoint is picked: backups, slow start, keys, latencies and sticky sessions.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::strategy::key_of;
 
 const MS: Nanos = 1_000_000;
 
-/// One attempt at that endpoint ended so.
+/// One attempt at this endpoint ends.
 pub(super) fn saw(pool: &Backends, endpoint: &Endpoint, took: Nanos, failed: bool, now: Nanos) {
     let snapshot = pool.snapshot();
     let others: Vec<_> =
@@ -43,7 +43,7 @@ fn a_backup_is_used_when_nobody_else_is_left() {
         let snapshot = pool.snapshot();
         let [spare, a, b] = snapshot.endpoints() else { panic!("three endpoints") };
         assert!(!count(&pool, 200).contains_key("spare"), "{strategy:?}");
-        // A request that has tried the others goes there, too.
+        // A request that has tried the others goes to the backup, too.
         let last = snapshot.pick(&wanted(&[a.id, b.id])).unwrap();
         assert_eq!(last.endpoint.id, spare.id);
         drop(last);
@@ -51,7 +51,7 @@ fn a_backup_is_used_when_nobody_else_is_left() {
         assert_eq!(count(&pool, 20), HashMap::from([("b".into(), 20)]));
         pool.set_health(b, Status::Down, NOW);
         assert_eq!(count(&pool, 20), HashMap::from([("spare".into(), 20)]));
-        // One that was never checked comes after a backup that passed.
+        // An endpoint that was never checked comes after a backup that is up.
         pool.set_health(b, Status::Unknown, NOW);
         assert_eq!(count(&pool, 20), HashMap::from([("spare".into(), 20)]));
         pool.set_health(a, Status::Up, NOW);
@@ -69,16 +69,16 @@ fn one_that_came_back_warms_up() {
     assert_eq!(count_at(clock.now(), &pool, 200)["a"], 100, "at the start nobody is a newcomer");
     pool.set_health(&a, Status::Down, clock.now());
     pool.set_health(&a, Status::Up, clock.now());
-    // Weights 10 to 100, then 55 to 100, then as many.
+    // The weights are 10 and 100 at first, 55 and 100 after half of the time, and equal at the end.
     assert_eq!(count_at(clock.now(), &pool, 110)["a"], 10);
     clock.advance(Duration::from_secs(45));
     assert!(count_at(clock.now(), &pool, 310)["a"].abs_diff(110) <= 1);
     clock.advance(Duration::from_secs(45));
     assert!(count_at(clock.now(), &pool, 200)["a"].abs_diff(100) <= 1);
-    // Up again after up is no coming back.
+    // An endpoint that was already up does not restart its slow start.
     pool.set_health(&a, Status::Up, clock.now());
     assert!(count_at(clock.now(), &pool, 200)["a"].abs_diff(100) <= 1);
-    // An address that joins others is a newcomer; those that are there already are not.
+    // A new address of a backend starts slowly. Those that were there do not start again.
     pool.resolved(&entries[0], &[address(1), address(7)], clock.now());
     let now = clock.now();
     let weights: Vec<_> = pool.snapshot().endpoints().iter().map(|one| one.effective_weight(now)).collect();
@@ -114,7 +114,7 @@ fn one_that_fails_fast_is_no_quick_one() {
     saw(&pool, a, MS, false, clock.now());
     saw(&pool, b, MS / 10, true, clock.now());
     assert_eq!(count(&pool, 50), HashMap::from([("a".into(), 50)]));
-    // While others have requests on them, the quick one takes them up to ten times as long a queue.
+    // `b` is ten times as quick, so it gets ten times as many requests.
     saw(&pool, a, 10 * MS, false, clock.now());
     clock.advance(Duration::from_secs(300));
     saw(&pool, b, MS, false, clock.now());
@@ -124,7 +124,7 @@ fn one_that_fails_fast_is_no_quick_one() {
     drop(held);
 }
 
-/// One lane a strategy writes: answers seen at the same time leave one of their means, never a mixture of two.
+/// If many threads write the latency at the same time, one of their values is kept, never a mixture of two.
 #[test]
 fn latencies_seen_by_many_threads_stay_between_what_was_seen() {
     let clock = Clock::manual();
@@ -169,7 +169,7 @@ fn a_session_sticks_while_its_endpoint_can_take_it() {
         for _ in 0..10 {
             assert_eq!(pick(token, &[]).endpoint.id, b.id, "{strategy:?}");
         }
-        // Tried, full, down: it falls through.
+        // If its endpoint was tried, is full or is down, the session goes to another.
         assert_ne!(pick(token, &[b.id]).endpoint.id, b.id);
         let held = (pick(token, &[]), pick(token, &[]));
         assert_eq!(pick(token, &[]).endpoint.id, a.id);
@@ -177,7 +177,7 @@ fn a_session_sticks_while_its_endpoint_can_take_it() {
         pool.set_health(b, Status::Down, NOW);
         assert_ne!(pick(token, &[]).endpoint.id, b.id);
         pool.set_health(b, Status::Up, NOW);
-        // Whichever of several it is, and the next where the first can't take it.
+        // Of several cookies the first that names an endpoint counts, and the next if that one can't take the request.
         let other = a.token().unwrap();
         let several = |sent: &[&[u8]], tried: &[u64]| {
             snapshot.pick(&Wanted { preferred: sent, ..wanted(tried) }).unwrap().endpoint.id

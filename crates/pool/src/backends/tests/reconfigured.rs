@@ -1,4 +1,5 @@
-//! Another configuration: what stays is the same, what is new is new, and requests under way end where they began.
+//! A new configuration: backends that stay keep their state, and requests in flight end at the endpoint where they
+//! began.
 
 use super::*;
 
@@ -26,7 +27,7 @@ fn what_stays_keeps_counters_health_and_the_operators_word() {
     b.group.set_operator(Operator::Drain);
     b.group.count_check(true);
 
-    // `a` moves, `b` gets other terms, `c` goes, `d` comes, all in another order.
+    // `a` moves, `b` gets another weight and bound, `c` goes and `d` comes, all in another order.
     let moved = BackendEntry { port: 9001, ..entry("a") };
     let changed = BackendEntry { weight: 5, backup: true, max_in_flight: most(3), ..entry("b") };
     assert_eq!(pool.new_among(&[moved.clone(), changed.clone(), entry("d")]), [&moved, &entry("d")]);
@@ -40,7 +41,7 @@ fn what_stays_keeps_counters_health_and_the_operators_word() {
     assert_eq!((b.health(), b.group.operator(), b.group.checks()), (Status::Down, Operator::Drain, (1, 0)));
     assert_eq!((b.group.weight(), b.group.backup(), b.group.max_in_flight()), (5, true, 3));
     assert_ne!(after.endpoints()[2].id, a.id, "at another place it is another endpoint");
-    // The request on the one that is gone is counted there until it ends.
+    // The request at the backend that is gone is counted there until it ends.
     assert_eq!((c.in_flight(), c.group.in_flight()), (1, 1));
     drop(on_c);
     assert_eq!((c.in_flight(), c.group.in_flight()), (0, 0));
@@ -108,7 +109,8 @@ fn the_bound_on_endpoints_keeps_whom_there_is() {
     assert_eq!(names(&pool).last(), Some(&("a".into(), address(1))));
 }
 
-/// Requests go on while the pool is made anew again and again: none finds the pool empty, and all counts end at zero.
+/// Requests go on while the pool is configured again and again: none finds the pool empty, and at the end all counts
+/// are zero.
 #[test]
 fn nobody_is_lost_while_configurations_change() {
     const ROUNDS: u32 = 500;
@@ -128,7 +130,7 @@ fn nobody_is_lost_while_configurations_change() {
             }
             start.wait();
             for round in 0..ROUNDS {
-                // Each in turn is replaced, so that nobody but the newcomer may be left.
+                // `a` moves each time and `b` goes each second time, so the only endpoint may be a new one.
                 let port = 9000 + (round % 7) as u16;
                 let moved = BackendEntry { port, ..entry("a") };
                 let settings = Settings { max_in_flight: Some(1_000), ..Settings::of(strategy) };

@@ -1,4 +1,4 @@
-//! Addresses of one backend that are not alike: tiers, and weights of their own.
+//! Addresses of one backend with different tiers and weights.
 
 use super::picks::entries;
 use super::*;
@@ -9,7 +9,7 @@ fn located(last: u8, tier: u16, weight: u32) -> Located {
     Located { tier, address: address(last), weight }
 }
 
-/// One backend at these.
+/// A pool of one backend with these addresses.
 fn pool_at(settings: &Settings, list: &[Located]) -> (Backends, BackendEntry) {
     let entry = entries(&["a"]).remove(0);
     let pool = Backends::new(settings, std::slice::from_ref(&entry));
@@ -17,7 +17,7 @@ fn pool_at(settings: &Settings, list: &[Located]) -> (Backends, BackendEntry) {
     (pool, entry)
 }
 
-/// Who is picked, by the last number of the address, of so many picks.
+/// How often each address is picked in `picks` picks, by its last number.
 fn shares(pool: &Backends, picks: u32, tried: &[u64]) -> HashMap<u8, u32> {
     let mut counts = HashMap::new();
     for _ in 0..picks {
@@ -34,7 +34,7 @@ fn every_strategy_keeps_the_weights_of_addresses_and_those_of_backends() {
         let mut entries = entries(&["a", "b"]);
         entries[0].weight = 2;
         let pool = Backends::new(&Settings::of(strategy), &entries);
-        // 0.3 and 1.7 of 2, and one of 1.
+        // `a` has a weight of 2: its addresses have 0.3 and 1.7 times that. `b` has a weight of 1.
         pool.located(&entries[0], &[located(1, 0, WHOLE / 10 * 3), located(2, 0, WHOLE / 10 * 17)], NOW);
         pool.located(&entries[1], &[located(3, 0, WHOLE)], NOW);
         let weights: Vec<_> = pool.snapshot().endpoints().iter().map(|one| one.weight()).collect();
@@ -60,7 +60,7 @@ fn a_tier_is_used_only_when_nobody_of_a_lower_one_can_be() {
         };
         let order = [2, 4, 3, 1];
         for (gone, last) in order.into_iter().enumerate() {
-            // A request that has tried the others goes there, and so does every one while they are down.
+            // A request that has tried all addresses of the lower tiers goes to the next tier.
             let tried: Vec<_> = order[..gone].iter().map(|last| at(*last).id).collect();
             only(u8::try_from(last).unwrap(), &tried);
         }
@@ -68,7 +68,7 @@ fn a_tier_is_used_only_when_nobody_of_a_lower_one_can_be() {
             pool.set_health(at(pair[0]), Status::Down, NOW);
             only(u8::try_from(pair[1]).unwrap(), &[]);
         }
-        // Back, one by one. One that was never checked comes after all that passed, and by its tier.
+        // They come back, one by one. One that was never checked comes after all that are up; several such go by tier.
         for last in [3, 4] {
             pool.set_health(at(last), Status::Up, NOW);
             only(u8::try_from(last).unwrap(), &[]);
@@ -116,10 +116,10 @@ fn another_weight_or_tier_changes_the_endpoint_that_is_there() {
     drop(held);
     assert_eq!(shares(&pool, 400, &[]), HashMap::from([(1, 100), (2, 300)]));
 
-    // The same again is no change, whatever its order.
+    // The same addresses in another order are no change.
     let same = [located(3, 1, WHOLE), located(2, 0, WHOLE / 2 * 3), located(1, 0, WHOLE / 2)];
     assert_eq!(pool.located(&entry, &same, NOW), AddressChange::default());
-    // The tiers change places; one goes and one comes.
+    // Two addresses swap their tiers, one goes and one comes.
     let change =
         pool.located(&entry, &[located(3, 0, WHOLE), located(1, 1, WHOLE / 2), located(4, 1, WHOLE)], NOW);
     assert_eq!(
@@ -133,7 +133,7 @@ fn another_weight_or_tier_changes_the_endpoint_that_is_there() {
     );
     assert!(Arc::ptr_eq(&before.endpoints()[2], &pool.snapshot().endpoints()[1]));
     assert_eq!(shares(&pool, 20, &[]), HashMap::from([(3, 20)]));
-    // What is named twice counts by its lower tier.
+    // An address that is named twice gets the lower of its tiers.
     let change = pool.located(&entry, &[located(3, 2, 1), located(3, 0, WHOLE)], NOW);
     assert_eq!((change.removed.len(), change.changed.len()), (2, 0));
 }
@@ -153,7 +153,7 @@ fn the_bound_on_endpoints_keeps_the_lower_tiers() {
     assert!(snapshot.endpoints().iter().all(|one| one.tier() < u16::try_from(MAX_ENDPOINTS).unwrap()));
 }
 
-/// One of a higher tier is no reason to send a request there only to find out whether it is well again.
+/// While a lower tier serves, no request is sent to a higher tier only to probe an endpoint there.
 #[test]
 fn only_the_lowest_tier_is_probed_while_others_serve() {
     let outlier = OutlierPolicy { consecutive: 1, ratio: None, window: 10, base_time: 10 };
@@ -172,7 +172,7 @@ fn only_the_lowest_tier_is_probed_while_others_serve() {
         let mut lease = snapshot.pick(&wanted(&others)).unwrap();
         assert!(snapshot.observe(&mut lease, 1, true, NOW).is_some());
         drop(lease);
-        // Its time is over.
+        // The ejection's time is over.
         let later = Wanted { now: NOW + 1_000, ..wanted(&[]) };
         let first = snapshot.pick(&later).unwrap();
         let second = snapshot.pick(&later).unwrap();

@@ -22,7 +22,7 @@ fn the_operators_word_comes_first_and_health_stands_apart() {
     group.set_operator(Operator::Up);
     told(State::Down, false, "down", "refused");
 
-    // One address of several: the backend is up, and says which is not.
+    // If one address of several is down, the backend is up and tells which address is down.
     let all: Vec<_> = (1..=5).map(address).collect();
     replace(&pool, "a", &all);
     told(State::Up, true, "up", "127.0.0.1:9000: refused");

@@ -5,8 +5,9 @@ use super::*;
 const MS: Nanos = 1_000_000;
 const BOUNDS: AutoBounds = AutoBounds { start: 16, min: 1, max: 1000 };
 
-/// A backend of so many places that shares its work among all requests that it has: an answer takes `took` while there
-/// are enough places, and as much longer as there are too few. It is always asked for `load` at once.
+/// A backend with so many places, which shares its work among all requests that it has: an answer takes `took` while
+/// there are enough places, and proportionally longer if there are too few. It always gets `load` requests at once,
+/// if the bound allows.
 struct Backend {
     limit: AutoLimit,
     attempts: VecDeque<AutoAttempt>,
@@ -32,14 +33,14 @@ impl Backend {
         }
     }
 
-    /// For so many seconds; what trials found.
+    /// Runs for so many seconds, and returns the verdicts of trials.
     fn run(&mut self, seconds: Nanos) -> Vec<ProbeVerdict> {
         let (until, mut found) = (self.now + seconds * SECOND, Vec::new());
         while self.now < until {
             while self.limit.in_flight() < self.limit.limit().min(self.load) {
                 self.attempts.push_back(self.limit.began(self.now));
             }
-            // One ends after the other: within the time of an answer all that are there do.
+            // Requests end one after the other, at even distances.
             let there = self.attempts.len().max(1) as f64;
             self.now += (self.took as f64 * (there / self.places).max(1.0) / there) as Nanos;
             if let Some(attempt) = self.attempts.pop_front() {
@@ -57,7 +58,7 @@ impl Backend {
 
 #[test]
 fn a_bound_comes_to_what_the_backend_has_places_for() {
-    // Places; where it starts; between what it has to be after two minutes.
+    // Places, start, and the range in which the bound has to be after two minutes.
     for (places, start, least, most) in
         [(2.0, 16, 2, 12), (8.0, 16, 8, 24), (40.0, 16, 36, 90), (40.0, 400, 36, 200)]
     {
@@ -83,7 +84,7 @@ fn it_grows_while_the_backend_is_full_and_as_quick_as_ever() {
         backend.load = load;
         let found = backend.run(30);
         assert_eq!(backend.limit.bound(), bound, "{load} {took}");
-        // A full one is tried every twenty windows, though it is not slow.
+        // If all places are taken there is a trial every twenty windows, though the backend is not slow.
         let tried = found.contains(&ProbeVerdict::Busy);
         assert_eq!(tried, load == u32::MAX, "{load} {took}: {found:?}");
         assert!(backend.greatest <= bound);
@@ -105,7 +106,7 @@ fn fewer_places_make_it_smaller_and_more_make_it_larger_again() {
     assert!(backend.limit.bound() > lower, "{lower} to {}", backend.limit.bound());
 }
 
-/// All answers take three times as long, however few there are: that is no reason to send fewer for good.
+/// All answers take three times as long, however few requests there are: that is no reason to keep the bound lower.
 #[test]
 fn a_backend_that_became_slow_keeps_its_places() {
     let mut backend = Backend::new(AutoBounds { max: 32, ..BOUNDS }, 40.0, 20 * MS);
@@ -114,18 +115,18 @@ fn a_backend_that_became_slow_keeps_its_places() {
     let found = backend.run(60);
     assert!(found.contains(&ProbeVerdict::Busy) && !found.contains(&ProbeVerdict::Idle), "{found:?}");
     assert_eq!(backend.limit.bound(), 32);
-    // After the first verdict it is not slow any more, and tried every twenty windows only.
+    // After the first verdict it does not count as slow any more, so there is a trial only every twenty windows.
     assert!(found.len() <= 7, "{found:?}");
 }
 
 #[test]
 fn what_is_usual_follows_the_backend() {
-    // Answers take so long, then so long, while so many are asked for; what is usual after 20 s, in ms.
+    // Time of answers at first, and then; requests at once; the base after 20 s, in ms.
     for (before, after, load, usual) in [
         (60, 20, u32::MAX, 20..=22),
-        // Slower with nearly nothing to do: it is slower.
+        // Slower with nearly nothing to do: the backend itself is slower.
         (20, 60, 2, 45..=60),
-        // With much to do it may be for that.
+        // Slower with much to do: that may be the reason.
         (20, 60, 12, 20..=20),
     ] {
         let mut backend = Backend::new(AutoBounds { max: 16, ..BOUNDS }, 1e9, before * MS);
@@ -151,7 +152,7 @@ fn with_fewer_than_ten_answers_in_ten_seconds_nothing_moves_it() {
 
 #[test]
 fn few_answers_never_take_it_above_where_it_began() {
-    // Two minutes of five answers a second, which trials of 20 s are long enough to compare.
+    // Five answers a second for two minutes; trials last 20 s then, and have enough answers for a verdict.
     for places in [4.0, 16.0, 1e9] {
         let mut backend = Backend::new(BOUNDS, places, (places.min(16.0) * 200.0) as Nanos * MS);
         backend.run(120);
@@ -178,7 +179,7 @@ fn the_least_that_is_allowed_is_kept_and_a_trial_that_cannot_be_says_busy() {
 #[test]
 fn a_trial_says_nothing_when_the_load_goes_away() {
     let mut backend = Backend::new(BOUNDS, 8.0, 20 * MS);
-    // Until a trial is under way.
+    // Runs until a trial is under way.
     while backend.limit.trial.is_none() {
         backend.run(1);
     }
@@ -191,7 +192,8 @@ fn a_trial_says_nothing_when_the_load_goes_away() {
 
 #[test]
 fn what_is_held_for_long_is_not_counted() {
-    // Held; for so many seconds; so many beside the bound. Answers take 20 ms, or what 200 ms make of one second.
+    // Requests that are held; seconds; time of other answers, which decides what counts as long; places beside the
+    // bound.
     for (held, seconds, took, beside) in [
         (10, 2, 20 * MS, 10),
         (100, 2, 20 * MS, 48),

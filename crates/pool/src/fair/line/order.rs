@@ -1,4 +1,4 @@
-//! Who goes next, and where a client stands meanwhile.
+//! Finds the request that goes next, and keeps clients in the orders by which that is found.
 
 use std::ops::Bound;
 
@@ -8,11 +8,11 @@ use super::{FairLine, MAX_DEBTORS};
 use balancer_importance::Priority;
 use balancer_time::Nanos;
 
-/// A client's place in `Level::ready`.
+/// A client's place in `Level::ready`: key, number, client.
 type Ready = (u128, u64, u64);
 
 impl FairLine {
-    /// The clients that wait and have the most in flight, the most first, at most so many.
+    /// The clients with requests in line that have the most in flight, the most first; at most so many.
     pub fn busiest(&self, most: usize) -> impl Iterator<Item = WaitingClient> {
         self.busy.iter().rev().take(most).filter_map(|(_, who)| {
             let record = self.records.get(who)?;
@@ -22,8 +22,9 @@ impl FairLine {
         })
     }
 
-    /// Takes the next out of the line that has not tried this free place, and counts it as in flight: of the first client
-    /// by key that has not tried at all; when all have, of the one that has tried least.
+    /// Takes the next request that has not tried this free place out of the line, and counts it as in flight. It is
+    /// of the first client by key that has not tried the place; if all clients have, of the one that has tried with
+    /// the fewest requests.
     pub(super) fn turn(&mut self, chain: u64, tries: u8, now: Nanos) -> Option<Turn> {
         let mut again: Option<(u32, Who)> = None;
         for priority in self.priorities(now) {
@@ -31,7 +32,7 @@ impl FairLine {
             while let Some(ready) = self.front(priority, behind, now) {
                 let who = Who { client: ready.2, priority };
                 self.dismiss_overdue(who, now);
-                // Without the overdue it may stand elsewhere, or nowhere.
+                // Without overdue requests, the client may be at another place, or not in line any more.
                 let Some(record) = self.records.get(&who).filter(|record| record.stands_at(ready)) else {
                     continue;
                 };
@@ -58,7 +59,8 @@ impl FairLine {
         keys.into_iter().filter(|(_, _, waits)| *waits).map(|(_, priority, _)| priority)
     }
 
-    /// The client with the smallest key, of those behind a place. Keys that grew since they were noted are noted anew.
+    /// The client with the smallest key, of those behind a place. Keys that have grown since they were noted are
+    /// updated.
     fn front(&mut self, priority: Priority, behind: Option<Ready>, now: Nanos) -> Option<Ready> {
         let level = &mut self.levels[priority as usize];
         let from = behind.map_or(Bound::Unbounded, Bound::Excluded);
@@ -94,8 +96,8 @@ impl FairLine {
         Some(turn)
     }
 
-    /// Puts a client where it belongs, after whatever became of it: among those that wait, those that wait with much,
-    /// those with debts; or forgets it.
+    /// Puts a client into the orders in which it belongs after a change: of clients in line, of clients with many
+    /// requests in line, of clients with debts. Forgets it, if it is in none.
     pub(super) fn file(&mut self, who: Who, now: Nanos) {
         let level = &mut self.levels[who.priority as usize];
         let Some(record) = self.records.get_mut(&who) else { return };
@@ -135,13 +137,13 @@ impl FairLine {
         self.busy.insert((busy, who));
         let key = record.share.key(now);
         self.number += 1;
-        // Of those with the same key, who came first stays first.
+        // Among equal keys, the client that came first stays first.
         let number = before.filter(|before| before.0 == key).map_or(self.number, |before| before.1);
         record.ready = Some((key, number));
         level.ready.insert((key, number, who.client));
     }
 
-    /// The same, of one that does not wait.
+    /// [`FairLine::file`] for a client without requests in line.
     fn file_away(&mut self, who: Who, now: Nanos) {
         let level = &mut self.levels[who.priority as usize];
         let Some(record) = self.records.get_mut(&who).filter(|record| record.sent == 0) else { return };
@@ -159,7 +161,7 @@ impl FairLine {
         }
     }
 
-    /// Forgets whose debts are no more than what newcomers start with.
+    /// Forgets clients that have used no more than a newcomer starts with.
     fn forget_paid(&mut self, priority: Priority) {
         let level = &mut self.levels[priority as usize];
         while level.debts.first().is_some_and(|debt| debt.0 <= level.served)

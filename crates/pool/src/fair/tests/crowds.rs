@@ -1,4 +1,4 @@
-//! Many clients: what is remembered of them, and what one of them can do.
+//! Many clients: how many of them are remembered, and how little one of them can take from the others.
 
 use super::*;
 use crate::fair::line::MAX_DEBTORS;
@@ -46,7 +46,7 @@ fn a_client_is_forgotten_with_its_last_request() {
     assert_eq!(line.remembered(), 1, "the line is past that");
 }
 
-/// One with the largest debt is remembered when there are too many.
+/// If there are too many, the client with the largest debt is kept.
 #[test]
 fn the_smallest_debts_are_forgotten_first() {
     let (mut line, mut now) = (line(usize::MAX, None), S);
@@ -64,7 +64,7 @@ fn the_smallest_debts_are_forgotten_first() {
     assert_eq!(served(&mut line, 2, Some(MS), &mut now), [0, last]);
 }
 
-/// One asks for ten times what there is, twenty for one each: each of them waits for at most its turn.
+/// One client asks for ten times as many places as there are. Twenty modest clients get nearly all that they ask for.
 #[test]
 fn the_modest_are_served_beside_a_greedy_one() {
     let (mut line, mut now) = (line(64, Some(500 * MS)), S);
@@ -73,7 +73,7 @@ fn the_modest_are_served_beside_a_greedy_one() {
         for _ in 0..10 {
             let _ = line.join(&joining(who(0), now), now);
         }
-        // Nine in ten places are asked for by the modest.
+        // The modest clients ask for nine in ten places.
         if round % 10 > 0 {
             join(&mut line, 1 + round % 20, now);
         }

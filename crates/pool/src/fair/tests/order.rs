@@ -1,4 +1,4 @@
-//! Who goes next.
+//! Which client goes next.
 
 use super::*;
 
@@ -7,9 +7,9 @@ fn who_has_used_least_goes_next() {
     // Clients in the order that they join; how long each turn lasts; the order of turns.
     let table: [(&[u64], Option<Nanos>, &[u64]); 5] = [
         (&[1, 1, 1, 1, 2, 2, 3], Some(10 * MS), &[1, 2, 3, 1, 2, 1, 1]),
-        // Among those with the same use, who came first.
+        // Of clients with the same use, the one that came first.
         (&[3, 2, 1], Some(10 * MS), &[3, 2, 1]),
-        // In flight counts, though no time has passed.
+        // Requests in flight count before any time has passed.
         (&[1, 1, 1, 2, 2], None, &[1, 2, 1, 2, 1]),
         (&[5], Some(MS), &[5]),
         (&[], Some(MS), &[]),
@@ -44,13 +44,13 @@ fn one_dear_request_counts_as_much_as_many_cheap_ones() {
 fn weights_and_priorities_share_the_places() {
     use Priority::{Background, Critical, Normal};
     let of = |priority, client| Who { client, priority };
-    // Two to four clients and their weights; parts of the turns.
+    // The clients and their weights; the parts of the turns that they get.
     type Row<'a> = (&'a [(Who, u32)], &'a [usize]);
     let table: [Row; 4] = [
         (&[(who(1), 1), (who(2), 2), (who(3), 4)], &[1, 2, 4]),
         (&[(who(1), 1), (who(2), 1000)], &[1, 1000]),
         (&[(of(Critical, 1), 1), (of(Normal, 1), 1), (of(Background, 1), 1)], &[16, 4, 1]),
-        // A priority's part is what its clients share, however many they are.
+        // The clients of a priority share its part, so two get no more than one.
         (&[(of(Normal, 1), 1), (of(Background, 1), 7), (of(Background, 2), 7)], &[8, 1, 1]),
     ];
     for (clients, parts) in table {
@@ -82,14 +82,14 @@ fn a_newcomer_starts_where_the_line_is() {
         join(&mut line, 1, now);
     }
     served(&mut line, 50, Some(10 * MS), &mut now);
-    // Not at zero: it would have the next 50 turns.
+    // If it started at zero, it would have the next 50 turns.
     join_all(&mut line, [2; 5], now);
     assert_eq!(served(&mut line, 6, Some(10 * MS), &mut now), [2, 1, 2, 1, 2, 1]);
 }
 
 #[test]
 fn debts_end() {
-    // Held for so long alone; turns of a newcomer before it gets one again, 10 ms each.
+    // How long client 1 held a place alone; how many turns of 10 ms a newcomer has before client 1 gets one again.
     for (held, before) in [(100 * MS, 10), (S, 100), (60 * S, 200), (3600 * S, 200)] {
         let (mut line, mut now) = (line(10_000, None), S);
         join(&mut line, 1, now);
@@ -102,7 +102,7 @@ fn debts_end() {
     }
 }
 
-/// A priority that had all places for long requests does not wait for hours.
+/// A priority that had all places for an hour does not wait for hours.
 #[test]
 fn debts_of_a_priority_end_too() {
     let (mut line, mut now) = (line(10_000, None), S);
@@ -117,11 +117,11 @@ fn debts_of_a_priority_end_too() {
     assert!((790..=810).contains(&found), "2 s of four parts are 8 s of places: {found}");
 }
 
-/// What goes on, as a stream does, is no debt without end either: of neither a client nor a priority.
+/// A stream that goes on for an hour makes no endless debt either, neither for its client nor for its priority.
 #[test]
 fn debts_that_still_grow_are_bounded_when_their_client_waits_again() {
     use Priority::{Background, Critical, Normal};
-    // The stream's priority and weight, by which it is charged on while its client waits; the others' priority.
+    // The stream's priority and weight; the priority of the others. It is charged while its client waits.
     for (priority, weight, others) in [(Normal, 4, Normal), (Critical, 1, Background)] {
         let (mut line, mut now) = (line(10_000, None), S);
         let streams = Joining { weight, ..joining(Who { client: 1, priority }, now) };
@@ -138,7 +138,7 @@ fn debts_that_still_grow_are_bounded_when_their_client_waits_again() {
         let turns = served(&mut line, 400, Some(20 * MS), &mut now);
         let found = turns.iter().position(|client| *client == 1).expect("a turn");
         assert!((90..150).contains(&found), "{priority:?}: 2 s of debt, 20 ms a turn: {found}");
-        // It is nothing that those who come now begin with.
+        // Clients that come now do not start with that debt.
         come(&mut line, 2, 200, now);
         come(&mut line, 3, 200, now);
         let turns = served(&mut line, 400, Some(20 * MS), &mut now);
@@ -150,7 +150,7 @@ fn debts_that_still_grow_are_bounded_when_their_client_waits_again() {
 
 #[test]
 fn a_line_that_nobody_stood_in_has_no_debts() {
-    // How long the line was empty; who goes first then.
+    // How long no request was in line; which client goes first then.
     for (empty, first) in [(1_990 * MS, 2), (2_010 * MS, 1)] {
         let (mut line, mut now) = (line(100, None), S);
         join(&mut line, 1, now);
@@ -168,16 +168,17 @@ fn what_went_straight_through_counts_once_a_line_stands() {
         let (mut line, mut now) = (line(100, None), S);
         line.join(&Joining { straight, ..joining(who(1), now) }, now).expect("room");
         join_all(&mut line, [2; 20], now);
-        // Turns of no time: client 2 stays where newcomers start, and client 1 behind it by what it has in flight.
+        // The turns take no time: client 2 keeps the key of newcomers, and client 1 is behind it by its requests in
+        // flight.
         let turns = served(&mut line, 5, Some(0), &mut now);
         assert_eq!(turns, if straight > 0 { [2; 5] } else { [1, 2, 2, 2, 2] }, "{straight}");
-        // They end, and as no time was charged it is level again.
+        // The requests in flight end, and no time was charged for them, so client 1 has as small a key as client 2.
         line.straight_ended(who(1), 0, Some(20 * MS), now);
         assert_eq!(served(&mut line, 2, Some(0), &mut now).contains(&1), straight > 0, "{straight}");
     }
 }
 
-/// What they hold is charged while their client waits, and at most 2 s of it stay.
+/// The places that they hold are charged while their client waits.
 #[test]
 fn what_went_straight_through_is_charged_while_its_client_waits() {
     let (mut line, mut now) = (line(1000, None), S);
@@ -196,7 +197,8 @@ fn what_went_straight_through_is_not_charged_once_its_client_does_not_wait() {
     assert_eq!(served(&mut line, 1, None, &mut now), [1]);
     now += 100 * MS;
     line.end(who(1), None, now);
-    // It began at 60 ms, three times the mean, where others begin now; one in flight for 100 ms is charged, not four.
+    // At its turn its key was 60 ms (three in flight, each for a mean of 20 ms), where newcomers start. After that only
+    // the request that waited is charged: 100 ms for one, not for four.
     join(&mut line, 1, now);
     join_all(&mut line, [2; 50], now);
     let turns = served(&mut line, 50, Some(10 * MS), &mut now);

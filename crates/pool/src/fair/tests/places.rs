@@ -1,22 +1,23 @@
-//! Who is refused, who keeps its turn, who leaves.
+//! Which requests are refused, keep their turn or leave.
 
 use super::*;
 use LineRefusal::{Full, Target};
 
 #[test]
 fn a_full_line_refuses_the_newest_of_who_has_the_most() {
-    // Clients and weights in line, each with so many; who comes, with which weight; who is refused, `None`: the newcomer.
+    // Clients in line: number, weight, requests. The newcomer's client and its weight. The client whose newest
+    // request is refused; `None` is the newcomer itself.
     type Row = (&'static [(u64, u32, usize)], (u64, u32), Option<u64>);
     let table: [Row; 8] = [
         (&[(1, 1, 10), (2, 1, 1)], (3, 1), Some(1)),
         (&[(1, 1, 10), (2, 1, 1)], (2, 1), Some(1)),
         (&[(1, 1, 10), (2, 1, 1)], (1, 1), None),
-        // As many as the most already: it would be the one.
+        // With the newcomer, client 2 would have as many as client 1.
         (&[(1, 1, 3), (2, 1, 2)], (2, 1), None),
         (&[(1, 1, 3), (2, 1, 1)], (2, 1), Some(1)),
-        // By weight.
+        // Ten requests at weight 10 are fewer than two at weight 1.
         (&[(1, 10, 10), (2, 1, 2)], (3, 1), Some(2)),
-        // Somebody's only one stays, however little its weight.
+        // The only request of a client stays, however small its weight.
         (&[(1, 1000, 10), (2, 1, 1)], (3, 1), Some(1)),
         (&[(1, 1, 1), (2, 1, 1)], (3, 1000), None),
     ];
@@ -41,13 +42,14 @@ fn a_full_line_refuses_the_newest_of_who_has_the_most() {
 #[test]
 fn a_full_line_of_single_requests_has_room_for_each_priority() {
     use Priority::{Background, Critical, Normal};
-    // Each with so many, of a client each; who comes; the priority whose newest is refused, `None`: the newcomer.
+    // Priorities in line, and their requests, each of another client. The newcomer's priority. The priority whose
+    // newest request is refused; `None` is the newcomer itself.
     type Row = (&'static [(Priority, u64)], Priority, Option<Priority>);
     let table: [Row; 6] = [
         (&[(Background, 20)], Critical, Some(Background)),
         (&[(Background, 20)], Background, None),
         (&[(Critical, 16), (Background, 2)], Critical, Some(Background)),
-        // It has its part already.
+        // Critical has its part of the line already.
         (&[(Critical, 32), (Background, 2)], Critical, None),
         (&[(Critical, 40), (Background, 1)], Background, Some(Critical)),
         (&[(Critical, 40), (Normal, 20), (Background, 1)], Critical, Some(Normal)),
@@ -76,7 +78,7 @@ fn a_standing_line_refuses_what_has_waited_for_the_target() {
         (&[0, 900], 1001, 1),
         (&[0, 400, 700], 1001, 2),
         (&[0, 600, 700], 1050, 1),
-        // All but its newest.
+        // All but the newest are refused.
         (&[0, 600, 700], 1300, 2),
         (&[0], 10_000, 0),
         (&[0, 999], 1000, 0),
@@ -91,7 +93,7 @@ fn a_standing_line_refuses_what_has_waited_for_the_target() {
         assert_eq!(refused(&mut line), vec![(1, Target); expected], "{joins:?} {last}");
         assert_eq!(line.len(), joins.len() + 1 - expected);
     }
-    // Without a target nobody is; and somebody else's line is not one's own.
+    // Without a target none is refused, and a request that joins has no effect on the line of another client.
     let mut patient = line(100, None);
     join(&mut patient, 1, 0);
     join(&mut patient, 1, 10 * S);
@@ -100,12 +102,12 @@ fn a_standing_line_refuses_what_has_waited_for_the_target() {
     join_all(&mut line, [1, 1], 0);
     join(&mut line, 2, 10 * S);
     assert_eq!(refused(&mut line), []);
-    // Its turn comes too late as well.
+    // A request whose turn comes too late is refused at its turn.
     assert_eq!(served(&mut line, 2, None, &mut { 12 * S }), [1, 2]);
     assert_eq!(refused(&mut line), [(1, Target)]);
 }
 
-/// However slow the backends are: who sends one request at a time is served when a place gets free.
+/// A client that sends one request at a time is served when a place gets free, however slow the backends are.
 #[test]
 fn nobodys_only_request_waits_for_too_long() {
     let mut line = line(100, Some(500 * MS));
@@ -122,17 +124,17 @@ fn who_cannot_use_the_place_keeps_its_turn() {
     let second = line.pass(first, S).expect("2");
     let third = line.pass(second, S).expect("3");
     assert_eq!([first, second, third].map(|turn| turn.ticket.who.client), [1, 2, 3]);
-    // All clients had their try: the second request of the first.
+    // All clients have tried, so the next is the second request of the first client.
     let fourth = line.pass(third, S).expect("1 again");
     assert!(fourth.ticket.who == who(1) && fourth.ticket != first.ticket);
     assert_eq!(line.pass(fourth, S), None, "nobody is left");
     assert_eq!(line.len(), 4);
-    // The next place is offered in the same order, to the same request: what they tried for is not charged.
+    // The next place is offered to the same requests in the same order: a try is not charged.
     assert_eq!(line.next(S).map(|turn| turn.ticket), Some(first.ticket));
     assert_eq!(line.next(S).map(|turn| turn.ticket), Some(second.ticket));
 }
 
-/// Among many that have used as much, one that tried in vain for a while does not fall behind the others.
+/// Of clients with the same use, one that tried without success for some time does not fall behind the others.
 #[test]
 fn trying_in_vain_costs_nothing() {
     let (mut line, mut now) = (line(100, None), S);
@@ -154,7 +156,7 @@ fn trying_in_vain_costs_nothing() {
     assert_eq!(served(&mut line, 2, Some(MS), &mut now), [0, 1]);
 }
 
-/// Nor does it cost its priority anything.
+/// A try without success is not charged to the priority either.
 #[test]
 fn trying_in_vain_costs_no_priority_anything() {
     let of = |priority| Who { client: 1, priority };
@@ -171,7 +173,7 @@ fn trying_in_vain_costs_no_priority_anything() {
     }
 }
 
-/// A time that has not come yet is now: who claims it is first of those that came later.
+/// An arrival in the future counts as the present time.
 #[test]
 fn nobody_comes_later_than_now() {
     let mut line = line(100, None);
@@ -191,7 +193,7 @@ fn a_place_that_is_none_after_all_leaves_the_line_as_it_was() {
     assert_eq!(served(&mut line, 4, None, &mut { 2 * S }), [1, 2, 3, 1]);
 }
 
-/// However long its client's line is: it is an order of arrival, where all are one client.
+/// The line may be long: with the order of arrival all requests are in the line of one client.
 #[test]
 fn each_request_of_a_long_line_tries_a_place_once() {
     const LONG: u64 = 600;
@@ -205,7 +207,7 @@ fn each_request_of_a_long_line_tries_a_place_once() {
         last = next;
     }
     assert_eq!(tried, tickets);
-    // Who leaves meanwhile is no reason to leave somebody out.
+    // Requests that leave in between do not make the line skip another one.
     let mut last = line.next(S).expect("somebody waits");
     for ticket in &tickets[1..300] {
         last = line.pass(last, S).or_else(|| line.pass_on(&last, S)).expect("somebody has not tried");
@@ -218,7 +220,8 @@ fn each_request_of_a_long_line_tries_a_place_once() {
     );
 }
 
-/// Who comes, or comes back from another try, between those that have tried and one that tries has not.
+/// A request that joins in front of one that tries, or comes back from the try of another place, has not tried this
+/// place.
 #[test]
 fn who_comes_in_front_of_one_that_tries_has_its_try() {
     let mut line = line(100, None);
@@ -234,7 +237,7 @@ fn who_comes_in_front_of_one_that_tries_has_its_try() {
         turn = line.pass(now, 4 * S);
     }
     assert!(tried.contains(&between), "{tried:?}");
-    // Two places at once: each is tried by both.
+    // Two places get free at once, and both requests try both.
     let (one, other) = (line.next(5 * S).expect("one"), line.next(5 * S).expect("another"));
     assert!(one.ticket == first.ticket && other.ticket == between);
     line.put_back(one, 5 * S);
@@ -274,7 +277,7 @@ fn who_leaves_frees_its_place() {
     assert_eq!(line.next(S).map(|turn| turn.ticket.who), Some(who(2)));
     let turn = line.next(S).expect("3");
     assert!(turn.ticket == three && !line.leave(three, S), "it has its turn already");
-    // It left before it was sent.
+    // The request left at its turn, before it was sent.
     line.end(turn.ticket.who, None, S);
     line.end(who(2), Some(MS), S);
     assert_eq!((line.len(), line.clients()), (0, 0));

@@ -1,5 +1,5 @@
-//! Random events, beside a line that looks at everything each time. Where several may be next, or refused, it takes what
-//! the real one took, if that is one of them.
+//! Random events, for the line and for a naive model of it that looks at all clients each time. If several requests may
+//! be next, or may be refused, the model accepts each of them.
 
 use std::collections::BTreeMap;
 
@@ -48,7 +48,7 @@ impl Naive {
         Self { now: 0, emptied: 0, mean: 20 * MS, served: 0, clients: BTreeMap::new(), levels }
     }
 
-    /// Everybody is charged.
+    /// Charges all clients and priorities up to `now`.
     fn advance(&mut self, now: Nanos) {
         for one in self.clients.values_mut().chain(&mut self.levels) {
             one.used += one.in_flight * u128::from(now - self.now);
@@ -64,7 +64,8 @@ impl Naive {
         self.clients.iter().any(|(who, client)| who.priority as usize == level && !client.waiting.is_empty())
     }
 
-    /// By what the one with the most in line is found, as a fraction.
+    /// A client's requests in line, with `more` added, and its weight. The client with the largest fraction has the
+    /// most.
     fn load(&self, who: Who, more: usize) -> (u128, u128) {
         let client = &self.clients[&who];
         ((client.waiting.len() + more) as u128, client.weight * u128::from(who.priority.weight()))
@@ -74,7 +75,7 @@ impl Naive {
         one.0 * other.1 > other.0 * one.1
     }
 
-    /// Of a priority, with so many more.
+    /// The same of a priority.
     fn level_load(&self, level: usize, more: u128) -> (u128, u128) {
         let of = self.clients.iter().filter(|(who, _)| who.priority as usize == level);
         let waiting: usize = of.map(|(_, one)| one.waiting.len()).sum();
@@ -173,7 +174,7 @@ impl Naive {
             client.since = self.now;
             let credit = if client.in_flight > 0 { DEBT.into() } else { 0 };
             let least = served.saturating_sub(credit);
-            // It is forgotten, to the nanosecond, with what it used no more than newcomers start with.
+            // The line forgets a client as soon as it has used no more than newcomers start with.
             let forgotten = client.in_flight == 0 && client.used / client.weight <= served;
             client.used =
                 if forgotten { least * client.weight } else { client.used.max(least * client.weight) };
@@ -187,7 +188,7 @@ impl Naive {
         self.insert(ticket, self.now);
     }
 
-    /// Whether it was this one's turn, and if so, that it is taken.
+    /// Checks that it was this request's turn, and takes it out of the line.
     fn turn(&mut self, line: &mut FairLine, turn: Option<Turn>) {
         self.refused(line, None);
         let Some(Turn { ticket, .. }) = turn else { return };
@@ -250,7 +251,7 @@ enum Event {
         client: u64,
         before: Nanos,
     },
-    /// A place got free, which so many can't use.
+    /// A place gets free, and the first `passes` requests can't use it.
     Next {
         passes: u8,
     },
@@ -277,7 +278,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 }
 
 proptest! {
-    /// Whoever goes next has the smallest key of all, whoever is refused has the most in line, and nothing is lost.
+    /// The client that goes next has the smallest key, the client whose request is refused has the most in line, and no
+    /// request is lost.
     #[test]
     fn the_line_does_what_one_without_shortcuts_does(events in events()) {
         let (mut line, mut naive) = (line(SIZE, Some(500 * MS)), Naive::new());
@@ -321,7 +323,7 @@ proptest! {
             prop_assert_eq!(line.clients(), clients);
             prop_assert!(line.len() <= SIZE, "{} wait", line.len());
         }
-        // All of it ends, and nothing stays behind.
+        // All requests end, and no client stays remembered.
         let rest: Vec<Who> = std::iter::from_fn(|| line.next(naive.now)).map(|turn| turn.ticket.who).collect();
         sent.into_iter().chain(rest).for_each(|who| line.end(who, None, naive.now));
         naive.advance(naive.now + 3 * S);

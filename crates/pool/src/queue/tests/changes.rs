@@ -1,10 +1,10 @@
-//! Who is refused, and another order while some wait.
+//! Which requests are refused, and a change of the order while requests wait.
 
 use super::*;
 
 const MS: Nanos = 1_000_000;
 
-/// Joins, and sleeps if it is to try.
+/// A request that joins and sleeps, after a try without success if it may try.
 fn asleep(queue: &Arc<Queue>, client: u64, now: Nanos) -> QueuePlace {
     let mut place = queue.join(member(client, now), now).expect("room");
     if may_try(&place) {
@@ -13,7 +13,7 @@ fn asleep(queue: &Arc<Queue>, client: u64, now: Nanos) -> QueuePlace {
     place
 }
 
-/// The names of those in line, in the order in which they go when each ends as the next begins.
+/// Sends all requests in line, each when the one before it has ended. Returns their names in the order of their turns.
 fn served(queue: &Arc<Queue>, mut places: Vec<(u64, QueuePlace)>, mut now: Nanos) -> Vec<u64> {
     let mut order = Vec::new();
     queue.freed();
@@ -36,7 +36,7 @@ fn the_greedy_ones_newest_is_refused_and_told_once() {
     assert!(greedy[2].on_turn(waker(&calls, "refused")));
     let modest = asleep(&queue, 2, 5);
     assert_eq!((queue.len(), queue.clients()), (4, 2));
-    // The newcomer itself, while its client has the most.
+    // Its client has the most requests in line, so the newcomer itself is refused.
     assert_eq!(queue.join(member(1, 6), 6).err(), Some(LineRefusal::Full));
     let other = asleep(&queue, 3, 7);
     assert_eq!(greedy[2].standing(), LineStanding::Refused(LineRefusal::Full));
@@ -69,13 +69,13 @@ fn who_waits_beyond_the_target_in_a_line_that_stands_is_refused() {
     assert_eq!(first.standing(), LineStanding::Refused(LineRefusal::Target));
     assert_eq!((second.standing(), third.standing()), (LineStanding::Asleep, LineStanding::Asleep));
     assert_eq!(queue.len(), 2);
-    // By arrival alone there is no target.
+    // In the order of arrival there is no target.
     queue.configure(QueuePolicy { order: QueueOrder::Fifo, size: 100, target: Some(500 * MS) });
     let _fourth = asleep(&queue, 1, 5_000 * MS);
     assert_eq!(second.standing(), LineStanding::Asleep);
 }
 
-/// A request that is sent again goes before what its client sent later.
+/// A request that is sent again goes before the requests that its client sent later.
 #[test]
 fn who_joins_again_keeps_its_arrival() {
     for (_, order) in QueueOrder::ALL {
@@ -113,7 +113,8 @@ fn another_order_holds_for_who_waits() {
     assert_eq!(served(&changed, places, 20), [1, 1, 1, 2, 1, 3]);
 }
 
-/// Whose turn it is when the order changes finds a place or not, and what is in flight from before counts for nobody.
+/// A request that has its turn when the order changes keeps it, and one that is in flight from before the change is
+/// counted for no client.
 #[test]
 fn turns_and_leases_of_another_order_end_well() {
     let queue = queue(QueueOrder::Fair, 9);
@@ -146,7 +147,7 @@ fn the_view_names_who_has_the_most_places() {
         [("client 1", Some(1), 1), ("client 2", Some(0), 3)],
         "at most two, and who tries has a place"
     );
-    // By arrival nobody's places are counted.
+    // In the order of arrival the places of clients are not counted.
     queue.configure(QueuePolicy { order: QueueOrder::Fifo, size: 99, target: None });
     let view = queue.view(2, 101);
     assert_eq!((view.waiting, view.clients, view.oldest), (6, 1, Some(100)));
@@ -167,7 +168,7 @@ fn whose_turn_it_is_still_has_a_place_in_a_full_line() {
     assert_eq!(queue.len(), 2);
 }
 
-/// However often something changes, one after the other tries.
+/// After any number of changes only one request tries at a time.
 #[test]
 fn changes_do_not_wake_everybody() {
     let queue = queue(QueueOrder::Fair, 9);

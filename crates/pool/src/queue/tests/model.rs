@@ -1,25 +1,25 @@
-//! Whatever happens in whatever order: nobody sleeps while a place is free and nobody tries, everybody is told once, and
-//! nothing is left over.
+//! Random events in random order. At each moment at least one request tries while there is a free place that a request
+//! in line can use. Each request is woken once, and at the end all counts are zero.
 
 use super::*;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicUsize;
 
-/// A request: whose, and which of the two kinds of place it can't use.
+/// A request, and which of the two backends it can't use.
 #[derive(Clone)]
 struct Asks {
     member: LineMember,
     avoids: Option<usize>,
 }
 
-/// One in line, and how often it was woken since it went to sleep.
+/// A request in line, and how often it was woken since it went to sleep.
 struct Waits {
     place: QueuePlace,
     asks: Asks,
     woken: Arc<AtomicUsize>,
 }
 
-/// Two backends with so many places each.
+/// Two backends, and the requests that come to them.
 struct Model {
     queue: Arc<Queue>,
     random: fastrand::Rng,
@@ -31,13 +31,13 @@ struct Model {
     refused: usize,
 }
 
-/// One in flight: where, and since when.
+/// A request in flight: at which backend, and since when.
 struct Flies {
     asks: Asks,
     passage: Passage,
     at: usize,
     began: Nanos,
-    /// It goes on until the end.
+    /// It ends only when the test does.
     streams: bool,
 }
 
@@ -56,7 +56,7 @@ impl Model {
         let order = if self.random.bool() { QueueOrder::Fair } else { QueueOrder::Fifo };
         let target = self.random.bool().then_some(500_000_000);
         self.queue.configure(QueuePolicy { order, size: self.random.usize(0..20), target });
-        // As a reload does.
+        // A reload calls this, too.
         self.queue.changed();
     }
 
@@ -79,7 +79,7 @@ impl Model {
         self.seek(Asks { member, avoids });
     }
 
-    /// New, or sent again.
+    /// A new request, or one that is sent again, looks for a place.
     fn seek(&mut self, asks: Asks) {
         if self.queue.is_empty()
             && let Some(at) = self.find(asks.avoids)
@@ -97,7 +97,7 @@ impl Model {
         }
     }
 
-    /// What a request does that joined, or was woken.
+    /// A request that has joined or was woken looks at its turn, and goes, sleeps or is refused.
     fn step(&mut self, name: u64) {
         let Some(mut waits) = self.waits.remove(&name) else { return };
         loop {
@@ -118,7 +118,7 @@ impl Model {
                 }
             }
             if let Some(at) = self.find(waits.asks.avoids) {
-                // It can't know whether that is what it was woken for.
+                // A request can't know whether this is the place that it was woken for, so both answers are tried.
                 let passage = waits.place.leave(self.random.bool());
                 return self.fly(waits.asks, passage, at);
             }
@@ -127,7 +127,7 @@ impl Model {
         }
     }
 
-    /// Somebody who was woken goes on, or leaves instead.
+    /// A request that was woken goes on, or leaves instead.
     fn wake(&mut self) {
         let woken = self.woken();
         if let Some(name) = self.random.choice(&woken) {
@@ -150,7 +150,7 @@ impl Model {
         }
     }
 
-    /// A request ends, and may be sent again: not where it was.
+    /// A request ends. It may be sent again, to the other backend.
     fn end(&mut self, all: bool) {
         let ending: Vec<_> = (0..self.flying.len()).filter(|at| all || !self.flying[*at].streams).collect();
         let Some(which) = self.random.choice(&ending) else { return };
@@ -189,7 +189,7 @@ impl Model {
             }
             self.check();
             if self.flying.is_empty() {
-                // What is left can use none of the places that there are.
+                // The requests that are left can use none of the free places.
                 self.leave();
             }
             self.end(true);
