@@ -73,7 +73,7 @@ labels! {
         Busy = "busy",
         /// It is kept open, between two requests.
         Idle = "idle",
-        /// Its request waits, for a backend or for the store, and holds no worker.
+        /// Its request waits, for a backend, the store or a thread for its call, and holds no worker.
         Parked = "parked",
         /// It is relayed both ways after an upgrade.
         Relay = "relay",

@@ -374,7 +374,7 @@ impl InForce {
     }
 }
 
-/// The rows as entries of the cache. A row whose id can't be read, since somebody wrote it by hand, is left out.
+/// The rows as entries of the cache. A row whose id can't be read, since it was written by hand, is left out.
 pub fn entries(rows: Vec<LimitRow>) -> Vec<Entry> {
     rows.into_iter().filter_map(|row| Entry::new(&parsed(&row)?, Arc::new(row.limit))).collect()
 }

@@ -181,7 +181,7 @@ pub fn inside<T>(
     given.ok_or_else(|| StoreError::down("the database was not asked"))
 }
 
-/// The texts in which the databases differ. Statements that are `None` or return no row mean "no".
+/// The texts in which the databases differ.
 #[derive(Debug)]
 pub struct Dialect {
     /// What people call it.

@@ -117,7 +117,7 @@ impl fmt::Debug for Pending {
     }
 }
 
-/// The duty to load one group. If it is dropped, the load fails, so that no request waits for a load that nobody does.
+/// The duty to load one group. If it is dropped, the load fails, so that no request waits for a load that will never end.
 pub struct LoadTicket {
     cache: Arc<Cache>,
     place: CacheGroup,
