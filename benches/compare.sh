@@ -16,13 +16,6 @@
 #
 # Everything runs on loopback on ports that are free, and is ended with the script.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-for program in nginx haproxy wrk python3 cargo; do
-  command -v "$program" >/dev/null || { echo "compare.sh needs $program (Debian: apt-get install nginx haproxy wrk python3)"; exit 1; }
-done
-if [ -z "${BIN:-}" ]; then
-  BIN=$(cargo build --release --locked --bin balancer --manifest-path "$root/Cargo.toml" --message-format json-render-diagnostics |
-    sed -n 's/.*"executable":"\([^"]*\/balancer\)".*/\1/p' | tail -n 1)
-fi
-export BIN
+. "$(dirname "${BASH_SOURCE[0]}")/begin.sh"
+begin compare.sh nginx haproxy wrk python3
 exec python3 "$root/benches/compare/run.py"

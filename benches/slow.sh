@@ -12,13 +12,6 @@
 #
 # Everything runs on loopback on ports that are free, and is ended with the script.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-for program in nginx wrk python3 cargo; do
-  command -v "$program" >/dev/null || { echo "slow.sh needs $program (Debian: apt-get install nginx wrk python3)"; exit 1; }
-done
-if [ -z "${BIN:-}" ]; then
-  BIN=$(cargo build --release --locked --bin balancer --manifest-path "$root/Cargo.toml" --message-format json-render-diagnostics |
-    sed -n 's/.*"executable":"\([^"]*\/balancer\)".*/\1/p' | tail -n 1)
-fi
-export BIN
+. "$(dirname "${BASH_SOURCE[0]}")/begin.sh"
+begin slow.sh nginx wrk python3
 exec python3 "$root/benches/slow/run.py"

@@ -23,15 +23,9 @@
 # answering, closing kept connections at random, answering 500 in bursts; the database locked; reloads; clients that reset, that
 # read slowly, that come in hundreds and say nothing. Everything runs on loopback on free ports, and ends with the script.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+. "$(dirname "${BASH_SOURCE[0]}")/begin.sh"
 [[ "${1:-}" =~ ^[0-9]+(\.[0-9]+)?$ ]] || { echo "soak.sh MINUTES (see its head)"; exit 2; }
-command -v python3 >/dev/null || { echo "soak.sh needs python3"; exit 2; }
-if [ -z "${BIN:-}" ]; then
-  command -v cargo >/dev/null || { echo "soak.sh needs cargo, or BIN"; exit 2; }
-  built=$(cargo build --release --locked --bins --manifest-path "$root/Cargo.toml" --message-format json-render-diagnostics)
-  BIN=$(sed -n 's/.*"executable":"\([^"]*\/balancer\)".*/\1/p' <<<"$built" | tail -n 1)
-fi
-BIN=$(realpath "$BIN")
+begin soak.sh python3
 BACKEND=$(realpath "${BACKEND:-$(dirname "$BIN")/test_backend}")
-export BIN BACKEND
+export BACKEND
 exec python3 "$root/benches/soak/run.py" "$1"

@@ -19,14 +19,6 @@
 #
 # A backend serves eight requests at once, with exponential service times of 5 ms in the mean, and queues the rest.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-for program in python3 nginx haproxy wrk; do
-  command -v "$program" >/dev/null || { echo "strategies.sh needs $program (Debian: apt-get install nginx haproxy wrk python3)"; exit 2; }
-done
-if [ -z "${BIN:-}" ]; then
-  BIN=$(cargo build --release --locked --bin balancer --manifest-path "$root/Cargo.toml" --message-format json-render-diagnostics |
-    sed -n 's/.*"executable":"\([^"]*\/balancer\)".*/\1/p' | tail -n 1)
-fi
-BIN=$(realpath "$BIN")
-export BIN
+. "$(dirname "${BASH_SOURCE[0]}")/begin.sh"
+begin strategies.sh nginx haproxy wrk python3
 exec python3 "$root/benches/strategies/run.py"

@@ -12,10 +12,12 @@ import ssl
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.request
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from local import Folder, free_ports  # noqa: E402: benches/local.py
 
 TICK = os.sysconf("SC_CLK_TCK")
 ENGINE = os.environ.get("ENGINE", "auto")
@@ -31,7 +33,8 @@ FILES = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 65536)
 HALF = FILES // 2 - 200
 IDLE = min(10_000, HALF - 300)
 
-folder = tempfile.mkdtemp(prefix="balancer-compare-")
+own = Folder("compare")
+folder, write, wait_for = own.path, own.write, own.wait_for
 started = []
 
 
@@ -54,33 +57,6 @@ def end_all():
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
-def wait_for(port, what):
-    for _ in range(400):
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            time.sleep(0.05)
-    sys.exit(f"{what} does not listen on {port}:\n" + open(os.path.join(folder, "log"), errors="replace").read())
-
-
-def write(name, text):
-    path = os.path.join(folder, name)
-    with open(path, "w") as file:
-        file.write(text)
-    return path
 
 
 # ------------------------------------------------------------------ configurations

@@ -6,15 +6,16 @@ import re
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
 import urllib.request
 
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from local import Folder, free_ports  # noqa: E402: benches/local.py
+
 HERE = os.path.dirname(os.path.abspath(__file__))
-FOLDER = tempfile.mkdtemp(prefix="balancer-overload-")
+OWN = Folder("overload")
+FOLDER, write = OWN.path, OWN.write
 RUNNING = []
 
 # Where nothing refuses it a greedy client holds twelve thousand connections; those that wait have one descriptor each.
@@ -23,23 +24,6 @@ _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 if hard < FILES:
     sys.exit(f"needs {FILES} open files, {hard} are allowed (ulimit -Hn)")
 resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
-def write(name, text):
-    path = os.path.join(FOLDER, name)
-    with open(path, "w") as file:
-        file.write(text)
-    return path
 
 
 def ask(port, path, body=None, method=None):
@@ -59,16 +43,7 @@ class Process:
                                             start_new_session=True)
         RUNNING.append(self)
         for port in ports:
-            self.wait_for(port, args[0])
-
-    def wait_for(self, port, what):
-        for _ in range(400):
-            try:
-                return socket.create_connection(("127.0.0.1", port), 1).close()
-            except OSError:
-                time.sleep(0.05)
-        with open(os.path.join(FOLDER, "log"), errors="replace") as log:
-            sys.exit(f"{what} does not listen on {port}:\n{log.read()[-4000:]}")
+            OWN.wait_for(port, args[0])
 
     def __enter__(self):
         return self

@@ -1,44 +1,22 @@
 """Thousands of slow clients beside normal ones, in front of nginx and of Balancer: see ../slow.sh."""
-import asyncio, json, os, re, resource, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
+import asyncio, json, os, re, resource, shutil, signal, socket, statistics, subprocess, sys, time
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from local import Folder, free_ports  # noqa: E402: benches/local.py
 
 SLOW = int(os.environ.get("SLOW", "4000"))
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
 SLICE = int(os.environ.get("SLICE", "10"))
 TICK = 0.25
-folder = tempfile.mkdtemp(prefix="balancer-slow-")
+own = Folder("slow")
+folder, write = own.path, own.write
 started = []
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-def write(name, text):
-    path = os.path.join(folder, name)
-    with open(path, "w") as file:
-        file.write(text)
-    return path
 
 
 def start(args):
     with open(f"{folder}/log", "a") as log:
         started.append(subprocess.Popen(args, stdout=log, stderr=log))
     return started[-1]
-
-
-def wait_for(port):
-    for _ in range(200):
-        try:
-            return socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.05)
-    sys.exit(f"nothing listens on {port}; see {folder}/log")
 
 
 # The backend reads whole uploads before it answers, as an application does.
@@ -134,8 +112,8 @@ def main():
     start(["nginx", "-c", write("nginx.conf", NGINX.format(folder=folder, port=nginx, backend=backend)), "-e", f"{folder}/log"])
     start([os.environ["BIN"], "run", "--config", write("balancer.json", json.dumps(balancer_config(balancer, backend)))])
     proxies = {"nginx": nginx, "balancer": balancer}
-    for port in [backend, echo, *proxies.values()]:
-        wait_for(port)
+    for what, port in {"backend": backend, "echo": echo, **proxies}.items():
+        own.wait_for(port, what)
     results = {name: {"alone": [], "beside": [], "ended": []} for name in proxies}
     for turn in range(ROUNDS):
         for name in list(proxies) if turn % 2 == 0 else list(proxies)[::-1]:

@@ -12,8 +12,10 @@ import statistics
 import struct
 import subprocess
 import sys
-import tempfile
 import time
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from local import Folder, free_ports  # noqa: E402: benches/local.py
 
 MINUTES = float(sys.argv[1])
 CLIENTS = int(os.environ.get("CLIENTS", "64"))
@@ -26,7 +28,7 @@ PATIENCE = 20  # seconds; a request without an answer by then is lost
 LINE_EVERY = 10  # seconds
 REQUEST_BUFFER = 65536  # frontend.request_buffer_bytes: what is larger is streamed, and can't be had again
 
-folder = tempfile.mkdtemp(prefix="balancer-soak-")
+folder = Folder("soak").path
 started = []
 
 
@@ -48,12 +50,6 @@ def end_all():
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 async def listening(port, what):
@@ -134,8 +130,7 @@ async def ask(reader, writer, method, size):
 
 class Soak:
     def __init__(self):
-        self.port = free_port()
-        self.a, self.a_control, self.b, self.c = (free_port() for _ in range(4))
+        self.port, self.a, self.a_control, self.b, self.c = free_ports(5)
         self.random = random.Random(SEED)
         self.fault = "none"
         self.stopping = False

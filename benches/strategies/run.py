@@ -7,13 +7,14 @@ import random
 import re
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from local import Folder, free_ports  # noqa: E402: benches/local.py
 
 BIN = os.environ["BIN"]
 PARTS = os.environ.get("PARTS", "slow,hang").split(",")
@@ -26,7 +27,8 @@ MEAN_MS, SLOWER, SLOTS = 5, 10, 8
 STRATEGIES = ["least_connections", "random_two", "peak_ewma", "round_robin", "hash", "first"]
 HERE = os.path.dirname(os.path.abspath(__file__))
 
-folder = tempfile.mkdtemp(prefix="balancer-strategies-")
+own = Folder("strategies")
+folder, write = own.path, own.write
 started = []
 
 
@@ -46,29 +48,6 @@ def end(process):
         process.wait()
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def wait_for(port):
-    for _ in range(400):
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return port
-        except OSError:
-            time.sleep(0.05)
-    sys.exit(f"nobody listens on {port}:\n" + open(os.path.join(folder, "log"), errors="replace").read())
-
-
-def write(name, text):
-    path = os.path.join(folder, name)
-    with open(path, "w") as file:
-        file.write(text)
-    return path
-
-
 def fetch(port, path):
     return urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10).read()
 
@@ -76,9 +55,9 @@ def fetch(port, path):
 def backends(means):
     ports = []
     for name, mean in zip("abc", means):
-        port = free_port()
+        [port] = free_ports(1)
         start([sys.executable, os.path.join(HERE, "backend.py"), str(port), name, str(mean), str(SLOTS)])
-        ports.append(wait_for(port))
+        ports.append(own.wait_for(port, "a backend"))
     return ports
 
 
@@ -113,22 +92,22 @@ backend b{number}
 
 
 def nginx(ports):
-    port = free_port()
+    [port] = free_ports(1)
     servers = " ".join(f"server 127.0.0.1:{to};" for to in ports)
     start(["nginx", "-c", write("nginx.conf", NGINX.format(folder=folder, port=port, servers=servers)), "-e", f"{folder}/log"])
-    return wait_for(port)
+    return own.wait_for(port, "nginx")
 
 
 def haproxy(ports, balance):
-    port = free_port()
+    [port] = free_ports(1)
     servers = "\n".join(f"  server s{to} 127.0.0.1:{to}" for to in ports)
     text = HAPROXY.format(number=port, port=port, balance=balance, servers=servers)
     start(["haproxy", "-f", write(f"haproxy-{port}.cfg", text)])
-    return wait_for(port)
+    return own.wait_for(port, "haproxy")
 
 
 def balancer(ports, strategy):
-    port = free_port()
+    [port] = free_ports(1)
     config = {
         "listen": f"127.0.0.1:{port}",
         "backends": [{"name": name, "url": f"http://127.0.0.1:{to}"} for name, to in zip("abc", ports)],
@@ -138,7 +117,7 @@ def balancer(ports, strategy):
         "log": {"access": False, "level": "warn"},
     }
     process = start([BIN, "run", "--config", write(f"balancer-{port}.json", json.dumps(config))])
-    return wait_for(port), process
+    return own.wait_for(port, "balancer"), process
 
 
 # ------------------------------------------------------------------ one is slow
