@@ -78,6 +78,13 @@ impl Lease {
             endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
             return Err(Refused::Full);
         }
+        let place = group.bound.measured().map(|measured| measured.enter(terms.now));
+        if place.as_ref().is_some_and(Option::is_none) {
+            // Undone here and not by dropping a lease, which would give those in line a turn for nothing.
+            endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
+            group.in_flight.fetch_sub(1, Ordering::SeqCst);
+            return Err(Refused::Full);
+        }
         // From here on, dropping the lease undoes everything.
         let mut lease = Self {
             endpoint: Arc::clone(endpoint),
@@ -88,11 +95,8 @@ impl Lease {
             passage: Passage::Uncounted,
             began: 0,
             ended: None,
-            place: None,
+            place: place.flatten(),
         };
-        if let Some(measured) = group.bound.measured() {
-            lease.place = Some(measured.enter(terms.now).ok_or(Refused::Full)?);
-        }
         lease.holds_worker = raise(&group.calling, terms.most_workers);
         if !lease.holds_worker {
             return Err(Refused::Full);
@@ -142,14 +146,17 @@ impl Lease {
         }
     }
 
-    /// The answer's head came at `now`. If the backend's bound is measured, the request gives its place back: its
-    /// client is not charged any more, and the line is woken.
+    /// The answer's head came at `now`. If the backend's bound is measured, the request gives its place back: the line is
+    /// woken, and its client is not charged any more, unless the request goes on to hold a place of the pool.
     pub fn answered(&mut self, now: Nanos) {
-        if let Some(place) = self.place.take() {
-            place.answered(now);
-            let passage = std::mem::replace(&mut self.passage, Passage::Uncounted);
-            let held = now.saturating_sub(self.began);
-            self.endpoint.group.queue.ended(passage, Some(held), Some(now));
+        let Some(place) = self.place.take() else { return };
+        place.answered(now);
+        let queue = &self.endpoint.group.queue;
+        if self.total.is_some() {
+            queue.freed();
+        } else {
+            let passage = std::mem::take(&mut self.passage);
+            queue.ended(passage, Some(now.saturating_sub(self.began)), Some(now));
         }
     }
 

@@ -40,25 +40,25 @@ impl Default for BoundInForce {
 }
 
 impl BoundInForce {
-    /// Puts another bound in force. A measured bound that stays measured keeps its value, within `bounds`.
+    /// Puts another bound in force. A measured bound that stays measured keeps its value, within `bounds`. The new
+    /// bound holds before the old one is taken away: there is no moment without any.
     pub fn set(&self, bound: Option<InFlightBound>, bounds: AutoBounds, now: Nanos) {
-        let number = match bound {
-            Some(InFlightBound::Auto) => {
-                match self.measured() {
-                    Some(measured) => measured.change(|limit| limit.set_bounds(bounds)),
-                    None => self.measured.store(Some(Arc::new(MeasuredBound::new(bounds, now)))),
-                }
-                u32::MAX
+        if bound == Some(InFlightBound::Auto) {
+            match self.measured() {
+                Some(measured) => measured.change(|limit| limit.set_bounds(bounds)),
+                None => self.measured.store(Some(Arc::new(MeasuredBound::new(bounds, now)))),
             }
-            Some(InFlightBound::Number(most)) => most,
-            None => u32::MAX,
-        };
-        let is_measured = bound == Some(InFlightBound::Auto);
-        if !is_measured {
+            self.is_measured.store(true, Ordering::Release);
+            self.number.store(u32::MAX, Ordering::Release);
+        } else {
+            let number = match bound {
+                Some(InFlightBound::Number(most)) => most,
+                _ => u32::MAX,
+            };
+            self.number.store(number, Ordering::Release);
+            self.is_measured.store(false, Ordering::Release);
             self.measured.store(None);
         }
-        self.number.store(number, Ordering::Relaxed);
-        self.is_measured.store(is_measured, Ordering::Release);
     }
 
     /// Takes over the numbers of verdicts of another bound.

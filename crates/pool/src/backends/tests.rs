@@ -294,21 +294,16 @@ fn leases_return_to_zero_while_snapshots_are_swapped() {
     }
 }
 
+/// Of a pool without bounds of its own.
+fn terms(seen: Option<u32>) -> LeaseTerms<'static> {
+    LeaseTerms { seen, most_workers: u32::MAX, share: u32::MAX, total: None, as_probe: false, now: NOW }
+}
+
 /// If two requests decided on the same count, only one gets its lease. The other has to decide again.
 #[test]
 fn a_count_is_taken_only_as_it_was_seen() {
     let endpoint = Endpoint::alone("a", address(1));
-    let take_at = |seen| {
-        let terms = LeaseTerms {
-            seen: Some(seen),
-            most_workers: u32::MAX,
-            share: u32::MAX,
-            total: None,
-            as_probe: false,
-            now: NOW,
-        };
-        Lease::take(&endpoint, terms)
-    };
+    let take_at = |seen| Lease::take(&endpoint, terms(Some(seen)));
     let first = take_at(0).unwrap();
     assert_eq!(take_at(0).unwrap_err(), Refused::Moved);
     let second = take_at(1).unwrap();

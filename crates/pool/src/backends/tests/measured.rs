@@ -4,12 +4,13 @@ use super::reconfigured::placed;
 use super::*;
 use crate::fair::{AutoBounds, AutoMove, ProbeVerdict};
 use crate::queue::tests::member;
-use crate::queue::{Passage, QueuePolicy};
+use crate::queue::{LineStanding, Passage, QueuePolicy};
 
 const MS: Nanos = 1_000_000;
 
 fn settings(start: u32) -> Settings {
-    let auto = AutoBounds { start, ..AutoBounds::default() };
+    // A bound that could grow into thousands would take a minute to fill.
+    let auto = AutoBounds { start, max: 64, ..AutoBounds::default() };
     let queue = QueuePolicy { size: 9, ..QueuePolicy::default() };
     let policy = Arc::new(PoolPolicy { queue, ..PoolPolicy::default() });
     Settings { auto, policy, ..Settings::of(Strategy::LeastConnections) }
@@ -78,6 +79,38 @@ fn a_stream_is_charged_up_to_its_answers_head() {
     assert_eq!(queue.counted(who), 0, "the streams go on");
     drop(held);
     assert_eq!(queue.counted(who), 0, "and end but once");
+}
+
+/// Where the pool has a bound of its own, a stream goes on holding a place of that one: its client stays charged, and who waits
+/// for a place of the backend has a turn all the same.
+#[test]
+fn a_stream_stays_charged_while_it_holds_a_place_of_the_pool() {
+    let (pool, _) = one(&Settings { max_in_flight: Some(2), ..settings(1) });
+    let (queue, who) = (pool.queue(), member(1, NOW).who);
+    let mut stream = at(&pool, NOW).expect("room");
+    stream.came_by(queue.went_straight(who), NOW);
+    let mut waits = queue.join(member(2, NOW), NOW).expect("room in the line");
+    assert_eq!((waits.standing(), at(&pool, NOW).is_none()), (LineStanding::Trying, true));
+    assert!(waits.sleep(false, NOW));
+    stream.answered(NOW + MS);
+    assert_eq!(waits.standing(), LineStanding::Trying, "the backend's place is free");
+    assert_eq!(queue.counted(who), 1, "the pool's is not");
+    drop(at(&pool, NOW + MS).expect("room for one more"));
+    drop((waits, stream));
+    assert_eq!(queue.counted(who), 0);
+}
+
+/// A try that finds no place of a measured bound frees nothing, and so gives nobody in line a turn.
+#[test]
+fn a_try_in_vain_wakes_nobody() {
+    let (pool, group) = one(&settings(1));
+    let held = at(&pool, NOW).expect("room");
+    let mut waits = pool.queue().join(member(2, NOW), NOW).expect("room in the line");
+    assert!(waits.sleep(false, NOW));
+    assert_eq!(Lease::take(&held.endpoint, terms(None)).unwrap_err(), Refused::Full);
+    assert_eq!((waits.standing(), group.in_flight()), (LineStanding::Asleep, 1));
+    drop(held);
+    assert_eq!(waits.standing(), LineStanding::Trying);
 }
 
 /// Keeps the backend full for that many seconds, and answers each request after 20 ms. Returns the time at the end.
