@@ -1,22 +1,30 @@
 //! Keys that are allowed and do nothing as things are.
 
 use super::{Config, PoolConfig};
+use balancer_pool::backend::InFlightBound;
 
 /// Keys of `balancing` that only a pool's line goes by.
 const OF_LINES: [&str; 4] = ["queue_order", "queue_size", "queue_target", "queue_timeout"];
 
+/// Those that only measured bounds go by.
+const OF_MEASURED: [&str; 3] = ["auto.start", "auto.min", "auto.max"];
+
 impl Config {
-    /// A sentence for each key of a line that is set where no request ever waits.
+    /// A sentence for each key that is set and does nothing: of a line where no request ever waits, or of bounds that are measured
+    /// where none is.
     pub fn idle_keys(&self) -> impl Iterator<Item = String> {
-        let idle = |key: &&String| {
-            let Some((above, name)) = key.rsplit_once("balancing.") else { return false };
-            let concerns = |pool: &&PoolConfig| above.is_empty() || pool.path() == above;
-            OF_LINES.contains(&name) && !self.pools.iter().filter(concerns).any(PoolConfig::has_bounds)
-        };
-        self.changed.iter().filter(idle).map(|key| {
-            format!(
-                "{key} does nothing: requests wait in line only where balancing.max_in_flight or the max_in_flight of a backend is set, and on tiny_http where the workers are the bound"
-            )
+        self.changed.iter().filter_map(|key| {
+            let (above, name) = key.rsplit_once("balancing.")?;
+            let mut concerned = self.pools.iter().filter(|pool| above.is_empty() || pool.path() == above);
+            if OF_LINES.contains(&name) && !concerned.any(PoolConfig::has_bounds) {
+                Some(format!(
+                    "{key} does nothing: requests wait in line only where balancing.max_in_flight or the max_in_flight of a backend is set, and on tiny_http where the workers are the bound"
+                ))
+            } else if OF_MEASURED.contains(&name) && !concerned.any(PoolConfig::measures) {
+                Some(format!("{key} does nothing: no backend has \"max_in_flight\": \"auto\""))
+            } else {
+                None
+            }
         })
     }
 }
@@ -25,5 +33,10 @@ impl PoolConfig {
     /// Whether requests at once are bounded anywhere in it.
     fn has_bounds(&self) -> bool {
         self.balancing.max_in_flight.is_some() || self.backends.iter().any(|one| one.max_in_flight.is_some())
+    }
+
+    /// Whether a bound is measured anywhere in it.
+    fn measures(&self) -> bool {
+        self.backends.iter().any(|one| one.max_in_flight == Some(InFlightBound::Auto))
     }
 }

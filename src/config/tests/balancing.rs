@@ -150,7 +150,7 @@ fn how_a_line_is_kept_is_read_and_what_does_nothing_is_said() {
     }
     // Keys at the top and of the pool `b`, and which of them do nothing.
     type Row = (&'static str, &'static str, &'static [&'static str]);
-    let table: [Row; 6] = [
+    let table: [Row; 8] = [
         ("", "", &[]),
         (r#""queue_order": "fifo""#, "", &["balancing.queue_order"]),
         (r#""queue_size": 7, "max_in_flight": 4"#, "", &[]),
@@ -162,6 +162,9 @@ fn how_a_line_is_kept_is_read_and_what_does_nothing_is_said() {
             &["pools.b.balancing.queue_timeout"],
         ),
         ("", r#""max_in_flight": 4, "queue_target": "1s""#, &[]),
+        (r#""auto": {"start": 4}"#, r#""auto": {"max": 9}"#, &["balancing.auto.start", "pools.b.balancing.auto.max"]),
+        // A number is not measured.
+        ("", r#""max_in_flight": 4, "auto": {"min": 2}"#, &["pools.b.balancing.auto.min"]),
     ];
     for (top, own, expected) in table {
         let text = format!(
@@ -185,6 +188,8 @@ fn measured_bounds_begin_within_what_is_allowed() {
         );
         let config = load_with(&text, &[]).unwrap();
         assert_eq!(config.pools[0].backends[0].max_in_flight, Some(InFlightBound::Auto));
+        let own = ["pools.p.balancing.auto.min does nothing: no backend has \"max_in_flight\": \"auto\""];
+        assert_eq!(config.idle_keys().collect::<Vec<_>>(), own, "{text}");
         let of = |pool: usize| config.pools[pool].balancing.auto;
         [of(0), of(1)].map(|auto| (auto.start, auto.min, auto.max))
     };
