@@ -11,7 +11,6 @@ mod sticky;
 
 use std::cell::Cell;
 use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -27,7 +26,6 @@ use balancer_http::message::{Reason, RequestHead};
 use balancer_importance::Importance;
 use balancer_limiter::identity::ClientKey;
 use balancer_pool::backends::{Endpoint, Lease, Snapshot};
-use balancer_pool::fair::Who;
 use balancer_pool::retry;
 use balancer_time::Nanos;
 use balancer_time::nanos;
@@ -103,10 +101,6 @@ impl Forward {
             key: policy.hash_on.as_ref().map_or(0, |on| key(on, asked)),
             client: asked.counted_as,
             client_id: asked.client_id.cloned(),
-            who: Who {
-                client: self.client_hash.hash_one(asked.counted_as.words()),
-                priority: asked.importance.priority,
-            },
             importance: asked.importance,
             arrived: now,
             idempotent,

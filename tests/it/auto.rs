@@ -113,7 +113,8 @@ fn working(places: usize, work: Duration) -> Backend {
 
 fn a_bound_rises_and_falls_with_what_is_measured(engine: Engine) {
     let backend = working(8, Duration::from_millis(30));
-    let balancer = measured(engine, &backend, json!({ "start": 8, "max": 64 })).start();
+    // Fewer than there are clients: a bound above them would never be full, and so never tried.
+    let balancer = measured(engine, &backend, json!({ "start": 8, "max": 24 })).start();
     assert_eq!(limit(&balancer), 8);
     // tiny_http may leave a kept connection waiting for ever.
     let load = Load::start(balancer.address, 30, engine == Engine::Epoll);
@@ -131,14 +132,11 @@ fn a_bound_rises_and_falls_with_what_is_measured(engine: Engine) {
 }
 
 fn a_reload_goes_on_with_what_was_measured(engine: Engine) {
-    let backend = working(64, Duration::from_millis(1));
+    let backend = Backend::named("a");
     let of = |weight: u32, bound: Value| json!([{ "name": "a", "url": backend.url(), "weight": weight, "max_in_flight": bound }]);
-    let setup = measured(engine, &backend, json!({ "start": 2, "max": 4 }));
+    let setup = measured(engine, &backend, json!({ "start": 4, "max": 4 }));
     let balancer = setup.start();
-    let load = Load::start(balancer.address, 12, true);
-    until("it has grown as far as it may", || (limit(&balancer) == 4).then_some(()));
-    let (_, faults) = load.finish();
-    assert!(faults.is_empty(), "{faults:?}");
+    let setup = setup.set("balancing.auto", json!({ "start": 2, "max": 4 }));
     let reload = |setup: Setup| {
         setup.write();
         balancer.api("POST", "/-/v1/reload", &Value::Null).expect(200);

@@ -1,5 +1,6 @@
 //! Waiting for a backend with room, when every one that could take a request is full.
 
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use super::Forward;
@@ -8,6 +9,7 @@ use crate::metrics::QueueRefusal;
 use crate::proxy::Reuse;
 use balancer_importance::Importance;
 use balancer_pool::backends::{Lease, Unavailable};
+use balancer_pool::fair::Who;
 use balancer_pool::queue::{LineMember, LineStanding, QueueOrder, Waker};
 use balancer_time::Nanos;
 use balancer_time::nanos;
@@ -44,7 +46,7 @@ impl Forward {
             match state.pick(preferred) {
                 Ok((mut lease, reuse)) => {
                     if lease.is_of_few() && state.snapshot.policy().queue.order == QueueOrder::Fair {
-                        lease.came_by(queue.went_straight(state.who), state.now);
+                        lease.came_by(queue.went_straight(self.who(state)), state.now);
                     }
                     return Ok((lease, reuse));
                 }
@@ -89,6 +91,12 @@ impl Forward {
         }
     }
 
+    /// As what the line counts a request. Made where it is asked for: most requests meet no line.
+    fn who(&self, state: &RetryState) -> Who {
+        let client = self.client_hash.hash_one(state.client.words());
+        Who { client, priority: state.importance.priority }
+    }
+
     fn join(&self, state: &RetryState) -> Result<Wait, Unsent> {
         let full = Unsent::Refused(QueueRefusal::Full);
         // Counted over all pools: where a waiting request holds a worker, the pools share the workers.
@@ -96,7 +104,7 @@ impl Forward {
         let since = self.clock.now();
         let Importance { weight, priority } = state.importance;
         let member = LineMember {
-            who: state.who,
+            who: self.who(state),
             weight,
             arrived: state.arrived,
             name: state.client_id.clone().unwrap_or_else(|| state.client.to_string().into()),

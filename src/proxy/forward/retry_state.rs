@@ -13,7 +13,6 @@ use crate::proxy::{Reuse, UpstreamError};
 use balancer_importance::{Importance, Priority};
 use balancer_limiter::identity::ClientKey;
 use balancer_pool::backends::{Endpoint, Lease, Snapshot, Unavailable, Wanted};
-use balancer_pool::fair::Who;
 use balancer_pool::policy::CallPolicy;
 use balancer_pool::queue::QueuePlace;
 use balancer_pool::retry::{self, Again, Failure};
@@ -29,7 +28,6 @@ pub(in crate::proxy) struct RetryState {
     pub(super) client: ClientKey,
     /// The id of its client's key or own entry, if there is one.
     pub(super) client_id: Option<Arc<str>>,
-    pub(super) who: Who,
     pub(super) importance: Importance,
     /// When it first looked for an endpoint. Sent again, it joins the line in front of what came later.
     pub(super) arrived: Nanos,
