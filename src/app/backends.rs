@@ -3,8 +3,8 @@
 
 use crate::config;
 use crate::store::backends::{BackendRow, BackendSettings};
-use balancer_pool::backend::BackendEntry;
-use balancer_pool::backends::{Operator, title};
+use balancer_pool::backend::{BackendEntry, Located};
+use balancer_pool::backends::{Operator, Placed, title};
 
 /// A backend as it is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +12,13 @@ pub(super) struct WantedBackend {
     pub entry: BackendEntry,
     /// What the operator wants of it; `None`: nothing was said.
     pub operator: Option<Operator>,
+}
+
+impl WantedBackend {
+    /// The same at these addresses; none: at those that it has.
+    pub fn placed(&self, addresses: Vec<Located>) -> Placed {
+        Placed { entry: self.entry.clone(), addresses, operator: self.operator }
+    }
 }
 
 /// All backends of a pool: the file's in their order, then the stored ones in the order of their names. A backend of the file

@@ -4,6 +4,7 @@ mod backends;
 mod budget;
 #[cfg(debug_assertions)]
 mod faults;
+mod keeper;
 mod listen;
 mod notify;
 mod parts;
@@ -159,13 +160,9 @@ impl App {
             pools,
             policy: Arc::clone(&shared.policy),
             limits: Arc::clone(&shared.limits),
-            metrics: Arc::clone(&shared.metrics),
             api,
             public: Arc::clone(&public),
-            tls,
-            lookup: Arc::clone(&shared.lookup),
-            prober: Arc::clone(&shared.prober),
-            clock,
+            keeper: shared.keeper.clone(),
             notify: Arc::clone(&notify),
             strays: Vec::new(),
         }

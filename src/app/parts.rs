@@ -10,22 +10,20 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, after, never, select};
 
+use super::keeper::Keeper;
 use super::notify::Notify;
-use super::pool::{self, Keeping, RunningPool};
+use super::pool::{self, RunningPool};
 use super::source::ConfigSource;
-use super::tls::Tls;
 use crate::api::{AdminApi, ControlCommand, LeavingBackend, ReloadError, Reloaded};
-use crate::clock::Clock;
 use crate::config::{self, Config, Faults, PoolConfig};
 use crate::engine::RunningEngine;
 use crate::error::FieldFault;
 use crate::log::errors;
-use crate::metrics::{Metrics, Reload};
+use crate::metrics::Reload;
 use crate::proxy::policy::PolicyInForce;
 use crate::store::Limits;
 use crate::store::backends::BackendRow;
-use crate::upstream::prober::Prober;
-use crate::upstream::resolve::{self, Lookup};
+use crate::upstream::resolve;
 use balancer_pool::backend::BackendEntry;
 
 /// How often it is checked whether backends that were taken away still have requests.
@@ -43,15 +41,11 @@ pub(super) struct Parts {
     pub pools: Vec<RunningPool>,
     pub policy: Arc<PolicyInForce>,
     pub limits: Arc<Limits>,
-    pub metrics: Arc<Metrics>,
     pub api: Arc<AdminApi>,
     pub public: Arc<RunningEngine>,
     /// Where we listen ourselves, with real ports.
     pub own_addresses: Vec<SocketAddr>,
-    pub tls: Tls,
-    pub lookup: Lookup,
-    pub prober: Arc<Prober>,
-    pub clock: Clock,
+    pub keeper: Keeper,
     pub notify: Arc<Notify>,
     /// Stored backends whose pools are not configured, as the log last said.
     pub strays: Vec<String>,
@@ -90,7 +84,7 @@ impl Parts {
             }
             ControlCommand::Backends { leaving, answer } => {
                 if let Some(LeavingBackend { pool, name, time }) = leaving {
-                    let now = self.clock.now();
+                    let now = self.keeper.clock.now();
                     let pool = self.pools.iter_mut().find(|one| **one.pool.name() == *pool);
                     pool.into_iter().for_each(|one| one.let_go(&name, time, now));
                 }
@@ -108,7 +102,7 @@ impl Parts {
 
     /// Removes leaving backends whose requests have ended, or whose time is over.
     fn see_off(&mut self) {
-        let now = self.clock.now();
+        let now = self.keeper.clock.now();
         let gone = self.pools.iter_mut().map(|one| one.see_off(now)).filter(|any| *any).count();
         if gone > 0 {
             self.follow_store();
@@ -126,7 +120,7 @@ impl Parts {
         self.notify.ready();
         match outcome {
             Ok(reloaded) => {
-                self.metrics.reload(Reload::Success);
+                self.keeper.metrics.reload(Reload::Success);
                 let list = |keys: &[String]| if keys.is_empty() { "nothing".into() } else { keys.join(", ") };
                 log::info!("{by}: reloaded; changed: {}", list(&reloaded.changed));
                 if let Some(exposed) = exposed {
@@ -138,7 +132,7 @@ impl Parts {
                 Ok(reloaded)
             }
             Err(mut faults) => {
-                self.metrics.reload(Reload::Failure);
+                self.keeper.metrics.reload(Reload::Failure);
                 log::error!("{by}: not reloaded, nothing was changed: the configuration is wrong:");
                 faults.iter().for_each(|fault| log::error!("{}", fault.detail));
                 faults.truncate(MAX_FAULTS);
@@ -173,7 +167,7 @@ impl Parts {
         let (changed, needs_restart) =
             read.given.differing(&before.given).into_iter().partition(|key| config::is_live(key));
         let config = in_force(read, &before);
-        self.tls.apply(&config, &self.clock);
+        self.keeper.tls.apply(&config, &self.keeper.clock);
         self.apply_pools(&config, &before);
         if config.rate_limit.default != before.rate_limit.default {
             self.limits.set_default(config.rate_limit.default.clone());
@@ -191,20 +185,11 @@ impl Parts {
     /// removed pool gets no new requests, and those under way end there.
     fn apply_pools(&mut self, config: &Config, before: &Config) {
         if config.discovery != before.discovery {
-            self.lookup = resolve::lookup(config.discovery.resolver);
+            self.keeper.lookup = resolve::lookup(config.discovery.resolver);
         }
         let stored = self.limits.backends();
         self.say_strays(config, &stored);
-        let keeping = Keeping {
-            frontend: &config.frontend,
-            metrics: &self.metrics,
-            tls: &self.tls,
-            lookup: &self.lookup,
-            prober: &self.prober,
-            clock: &self.clock,
-            alone: config.pools.len() == 1,
-            stored: &stored,
-        };
+        let keeping = self.keeper.by(config, &stored);
         let is_same = std::ptr::eq(config, before);
         let mut running = std::mem::take(&mut self.pools);
         // Pools that stay unchanged, those that change, new ones, and the backends whose addresses are needed.
@@ -239,14 +224,14 @@ impl Parts {
         stay.append(&mut kept);
         stay.sort_by_key(|one| config.pools.iter().position(|wanted| *wanted.name == **one.pool.name()));
         if !is_same {
-            self.policy.store(Arc::new(self.tls.policy(config, pool::in_force(&stay))));
+            self.policy.store(Arc::new(self.keeper.tls.policy(config, pool::in_force(&stay))));
         }
         stay.iter_mut().for_each(|one| one.shrink(&keeping));
         drop(running);
         self.pools = stay;
         let names: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
-        self.metrics.keep_pools(&names);
-        self.tls.backends.forget_unheld();
+        self.keeper.metrics.keep_pools(&names);
+        self.keeper.tls.backends.forget_unheld();
     }
 }
 

@@ -7,39 +7,15 @@ use std::time::Duration;
 
 use super::StartFailure;
 use super::backends::{WantedBackend, wanted};
-use super::tls::Tls;
-use crate::clock::Clock;
-use crate::config::{Frontend, PoolConfig};
-use crate::metrics::Metrics;
+use super::keeper::{Keeping, settings};
+use crate::config::PoolConfig;
 use crate::proxy::pools::{Pool, Pools};
-use crate::store::backends::BackendRow;
-use crate::upstream::prober::{PoolChecks, Prober};
-use crate::upstream::resolve::{self, Lookup, Resolver};
+use crate::upstream::prober::PoolChecks;
+use crate::upstream::resolve::{self, Resolver};
 use balancer_pool::backend::{BackendEntry, Located};
 use balancer_pool::backend_state::{label, line};
-use balancer_pool::backends::{Backends, Operator, Placed, Reconfigured, Settings, title};
-use balancer_pool::outlier::OutlierPolicy;
-use balancer_pool::policy::{CallPolicy, PoolPolicy, StickyCookie};
-use balancer_pool::queue::QueuePolicy;
-use balancer_pool::retry;
-use balancer_pool::sticky::SigningKey;
-use balancer_pool::strategy::Strategy;
+use balancer_pool::backends::{Backends, Operator, Placed, Reconfigured, title};
 use balancer_time::{Nanos, nanos};
-
-/// What all pools are made and changed with.
-#[derive(Clone, Copy)]
-pub(super) struct Keeping<'a> {
-    pub frontend: &'a Frontend,
-    pub metrics: &'a Metrics,
-    pub tls: &'a Tls,
-    pub lookup: &'a Lookup,
-    pub prober: &'a Prober,
-    pub clock: &'a Clock,
-    /// Whether the default pool is the only one.
-    pub alone: bool,
-    /// The stored backends.
-    pub stored: &'a [BackendRow],
-}
 
 /// A pool that requests can go to, and what keeps it up to date.
 pub(super) struct RunningPool {
@@ -75,7 +51,7 @@ impl RunningPool {
         for (group, one) in backends.backends().iter().zip(&known) {
             group.set_operator(one.operator.unwrap_or(Operator::Up));
         }
-        let pool = Pool::new(backends, keeping.metrics, keeping.tls.backends.of(&config.name));
+        let pool = Pool::new(backends, &keeping.metrics, keeping.tls.backends.of(&config.name));
         pool.metrics.set_backends(entries.iter().map(|entry| entry.name.as_str()));
         Self {
             pool,
@@ -138,10 +114,9 @@ impl RunningPool {
         let entries = self.entries();
         keeping.tls.apply_pool(&config, &entries);
         let new = self.pool.backends.new_among(&entries);
-        let place = |WantedBackend { entry, operator }: &WantedBackend| {
-            let is_new = new.iter().any(|one| one.name == entry.name);
-            let addresses = if is_new { found.next().unwrap_or_default() } else { Vec::new() };
-            Placed { entry: entry.clone(), addresses, operator: *operator }
+        let place = |one: &WantedBackend| {
+            let is_new = new.iter().any(|new| new.name == one.entry.name);
+            one.placed(if is_new { found.next().unwrap_or_default() } else { Vec::new() })
         };
         let mut placed: Vec<Placed> = self.known.iter().map(place).collect();
         let is_gone = |one: &&WantedBackend| entries.iter().all(|entry| entry.name != one.entry.name);
@@ -162,9 +137,7 @@ impl RunningPool {
             let left_out = told.left_out;
             log::warn!("{left_out} addresses of backends are left out: the pool {} is full", config.name);
         }
-        if let Err(error) = self.look_up(keeping) {
-            log::error!("some names of the pool {} are not looked up: no thread: {error}", config.name);
-        }
+        self.look_up_or_say(keeping);
         if self.checks.is_none()
             && let Err(error) = self.check(keeping)
         {
@@ -174,24 +147,14 @@ impl RunningPool {
 
     /// Removes the backends that are not wanted any more.
     pub fn shrink(&mut self, keeping: &Keeping<'_>) {
-        let place = |WantedBackend { entry, operator }: &WantedBackend| Placed {
-            entry: entry.clone(),
-            addresses: Vec::new(),
-            operator: *operator,
-        };
-        let placed: Vec<Placed> = self.known.iter().map(place).collect();
+        let placed: Vec<Placed> = self.known.iter().map(|one| one.placed(Vec::new())).collect();
         if placed.len() < self.pool.backends.backends().len() {
             let told = self.put(&placed, keeping);
             self.say("gone", &told.removed);
             self.say_withheld();
             self.pool.metrics.set_backends(placed.iter().map(|one| one.entry.name.as_str()));
             // Addresses that were left out may have room now.
-            if let Err(error) = self.look_up(keeping) {
-                log::error!(
-                    "some names of the pool {} are not looked up: no thread: {error}",
-                    self.config.name
-                );
-            }
+            self.look_up_or_say(keeping);
         }
     }
 
@@ -211,14 +174,21 @@ impl RunningPool {
     fn look_up(&mut self, keeping: &Keeping<'_>) -> io::Result<()> {
         let (entries, interval) = (self.entries(), self.config.upstream.resolve_interval);
         match &mut self.resolver {
-            Some(resolver) => resolver.follow(&entries, interval, keeping.lookup)?,
+            Some(resolver) => resolver.follow(&entries, interval, &keeping.lookup)?,
             None => {
                 let backends = &self.pool.backends;
-                let resolver = Resolver::start(backends, &entries, interval, keeping.lookup, keeping.clock)?;
+                let resolver =
+                    Resolver::start(backends, &entries, interval, &keeping.lookup, &keeping.clock)?;
                 self.resolver = Some(resolver);
             }
         }
         Ok(())
+    }
+
+    fn look_up_or_say(&mut self, keeping: &Keeping<'_>) {
+        if let Err(error) = self.look_up(keeping) {
+            log::error!("some names of the pool {} are not looked up: no thread: {error}", self.config.name);
+        }
     }
 
     /// Logs one line for each backend of which the operator, here or on another instance, wants something else than before.
@@ -287,7 +257,7 @@ pub(super) fn watch(pools: &mut [RunningPool], keeping: &Keeping<'_>) -> Result<
             failures.push(format!("{what} of the pool {} can't be started: {error}", one.config.name));
         }
     };
-    let clock = keeping.clock;
+    let clock = &keeping.clock;
     let left = |since: Nanos, one: &RunningPool| {
         let until = since.saturating_add(nanos(one.first_patience()));
         Duration::from_nanos(until.saturating_sub(clock.now()))
@@ -320,67 +290,5 @@ pub(super) fn look_up(
     keeping: &Keeping<'_>,
 ) -> Vec<Vec<Located>> {
     let patience = pools.iter().map(RunningPool::first_patience).max().unwrap_or_default();
-    resolve::look_up_once(&entries.iter().collect::<Vec<_>>(), keeping.lookup, patience)
-}
-
-/// The settings of a pool's backends.
-fn settings(config: &PoolConfig, keeping: &Keeping<'_>) -> Settings {
-    let frontend = keeping.frontend;
-    Settings {
-        pool: config.name.as_str().into(),
-        strategy: config.balancing.strategy,
-        checked: config.health_check.is_some(),
-        max_in_flight: config.balancing.max_in_flight,
-        auto: config.balancing.auto,
-        // Only on the engine on which a request that waits for its backend holds a worker.
-        workers: (frontend.engine.is_portable())
-            .then(|| u32::try_from(frontend.workers()).unwrap_or(u32::MAX)),
-        alone: keeping.alone,
-        outlier: config.outlier.as_ref().map(|outlier| OutlierPolicy {
-            consecutive: outlier.consecutive,
-            ratio: outlier.ratio,
-            window: nanos(outlier.window),
-            base_time: nanos(outlier.base_time),
-        }),
-        max_ejected: config.outlier.as_ref().map_or(0.0, |outlier| outlier.max_ejected),
-        sticky: (config.balancing.sticky.as_ref())
-            .map(|sticky| SigningKey::new(sticky.secret.reveal().as_bytes())),
-        policy: Arc::new(policy(config)),
-    }
-}
-
-fn policy(config: &PoolConfig) -> PoolPolicy {
-    let (upstream, balancing) = (&config.upstream, &config.balancing);
-    let on = &upstream.retry_on;
-    PoolPolicy {
-        retry: retry::RetryPolicy {
-            retries: upstream.retries,
-            on_connect: on.connect,
-            on_reset: on.reset,
-            on_timeout: on.timeout,
-        },
-        retry_statuses: on.statuses.clone(),
-        retry_budget: upstream.retry_budget,
-        request_timeout: upstream.request_timeout,
-        via: upstream.via,
-        queue: QueuePolicy {
-            order: balancing.queue_order,
-            size: balancing.queue_size,
-            target: balancing.queue_target.map(nanos),
-        },
-        queue_timeout: balancing.queue_timeout,
-        outlier_statuses: config.outlier.as_ref().map(|one| one.statuses.clone()).unwrap_or_default(),
-        hash_on: (balancing.strategy == Strategy::Hash).then(|| balancing.hash_on.clone()),
-        sticky: (balancing.sticky.as_ref())
-            .map(|sticky| StickyCookie { name: sticky.cookie.clone(), secure: sticky.secure }),
-        call: CallPolicy {
-            connect: nanos(upstream.connect_timeout),
-            response: nanos(upstream.response_timeout),
-            read: nanos(upstream.read_timeout),
-            idle: nanos(upstream.idle_timeout),
-            max_head_bytes: upstream.max_head_bytes,
-            max_headers: upstream.max_headers,
-            accept_invalid: upstream.accept_invalid,
-        },
-    }
+    resolve::look_up_once(&entries.iter().collect::<Vec<_>>(), &keeping.lookup, patience)
 }

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
-use super::pool::{self, Keeping, RunningPool};
+use super::keeper::Keeper;
+use super::pool::{self, RunningPool};
 use super::series::Gathered;
 use super::ticker::{Ticked, Ticker};
 use super::tls::Tls;
@@ -27,7 +28,7 @@ use crate::proxy::policy::PolicyInForce;
 use crate::proxy::routes::PasswordLane;
 use crate::store::{Limits, Sources};
 use crate::upstream::prober::{CheckDriver, Prober};
-use crate::upstream::resolve::{self, Lookup};
+use crate::upstream::resolve;
 use balancer_limiter::heavy_hitters::HeavyHitters;
 use balancer_limiter::limiter::Limiter;
 
@@ -46,8 +47,7 @@ pub(super) struct SharedServices {
     pub policy: Arc<PolicyInForce>,
     /// Their backends have no addresses yet.
     pub pools: Vec<RunningPool>,
-    pub lookup: Lookup,
-    pub prober: Arc<Prober>,
+    pub keeper: Keeper,
     /// Set once the public engine has started.
     pub frontend: Arc<OnceLock<Arc<RunningEngine>>>,
     pub ticker: Ticker,
@@ -80,19 +80,16 @@ impl SharedServices {
             clock.clone(),
         )
         .map_err(|error| StartFailure::new(error.to_string()))?;
-        let lookup = resolve::lookup(config.discovery.resolver);
         let prober = Prober::new(CheckDriver::of(config.frontend.engine), &tls.backends, clock.clone());
         let stored = limits.backends();
-        let keeping = Keeping {
-            frontend: &config.frontend,
-            metrics: &metrics,
-            tls,
-            lookup: &lookup,
-            prober: &prober,
-            clock: &clock,
-            alone: config.pools.len() == 1,
-            stored: &stored,
+        let keeper = Keeper {
+            metrics: Arc::clone(&metrics),
+            tls: tls.clone(),
+            lookup: resolve::lookup(config.discovery.resolver),
+            prober: Arc::new(prober),
+            clock: clock.clone(),
         };
+        let keeping = keeper.by(config, &stored);
         let pools: Vec<_> = config.pools.iter().map(|pool| RunningPool::begin(pool, &keeping)).collect();
         let policy = tls.policy(config, pool::in_force(&pools));
         let policy = Arc::new(PolicyInForce::from_pointee(policy));
@@ -126,8 +123,7 @@ impl SharedServices {
             health,
             policy,
             pools,
-            lookup,
-            prober: Arc::new(prober),
+            keeper,
             frontend: Arc::default(),
             ticker,
             tls: tls.clone(),
@@ -137,17 +133,7 @@ impl SharedServices {
     /// Finds the addresses of the pools' backends, and checks each endpoint once.
     pub fn watch(&self, pools: &mut [RunningPool], config: &Config) -> Result<(), StartFailure> {
         let stored = self.limits.backends();
-        let keeping = Keeping {
-            frontend: &config.frontend,
-            metrics: &self.metrics,
-            tls: &self.tls,
-            lookup: &self.lookup,
-            prober: &self.prober,
-            clock: &self.clock,
-            alone: config.pools.len() == 1,
-            stored: &stored,
-        };
-        pool::watch(pools, &keeping)
+        pool::watch(pools, &self.keeper.by(config, &stored))
     }
 
     /// The proxy, for requests that are not for our own API.

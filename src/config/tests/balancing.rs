@@ -162,7 +162,11 @@ fn how_a_line_is_kept_is_read_and_what_does_nothing_is_said() {
             &["pools.b.balancing.queue_timeout"],
         ),
         ("", r#""max_in_flight": 4, "queue_target": "1s""#, &[]),
-        (r#""auto": {"start": 4}"#, r#""auto": {"max": 9}"#, &["balancing.auto.start", "pools.b.balancing.auto.max"]),
+        (
+            r#""auto": {"start": 4}"#,
+            r#""auto": {"max": 9}"#,
+            &["balancing.auto.start", "pools.b.balancing.auto.max"],
+        ),
         // A number is not measured.
         ("", r#""max_in_flight": 4, "auto": {"min": 2}"#, &["pools.b.balancing.auto.min"]),
     ];
