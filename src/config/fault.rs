@@ -20,7 +20,7 @@ impl Faults {
 
     /// A single fault of the whole file.
     pub(super) fn of_file(file: impl Into<String>, text: String) -> Self {
-        Self::new(file, vec![Fault { origin: FaultOrigin::File, path: String::new(), text }])
+        Self::new(file, vec![Fault { origin: FaultOrigin::Whole, path: String::new(), text }])
     }
 
     /// The faults, at least one.
@@ -33,7 +33,7 @@ impl Faults {
         self.list.iter().map(|Fault { origin, path, text }| {
             let place = match origin {
                 FaultOrigin::Line(line) => format!("{}:{line}", self.file),
-                FaultOrigin::File => self.file.clone(),
+                FaultOrigin::Whole => self.file.clone(),
                 FaultOrigin::Variable(name) => name.clone(),
                 FaultOrigin::Flag(name) => (*name).to_owned(),
             };

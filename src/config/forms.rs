@@ -1,7 +1,7 @@
 //! The forms that single values are written in. Pure: text in, value or reason out.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
@@ -164,6 +164,17 @@ fn canonical(net: IpNet) -> IpNet {
         return IpNet::V4(v4);
     }
     net
+}
+
+/// A path that a route or a rule is for: it begins with `/` and has no query.
+pub(super) fn route_path(text: &str) -> Parsed<String> {
+    let is_path = text.starts_with('/') && !text.contains(['?', '#']) && text.len() <= 1_024;
+    is_path.then(|| text.to_owned()).ok_or(None)
+}
+
+/// The name of a file, which counts from a folder.
+pub(super) fn file(text: &str, base: &Path) -> Parsed<PathBuf> {
+    (!text.is_empty() && !text.contains('\0')).then(|| base.join(text)).ok_or(None)
 }
 
 /// `200-399`, `200`, `200,204,301-302`: inclusive ranges of status codes.

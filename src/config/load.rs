@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::environment::{self, Override};
 use super::fault::Faults;
 use super::{Config, DatabaseUrl, Given, Key, forms, read};
-use crate::declare::{self, Fault, FaultOrigin, Lines, Member, Node, Report, Section, Value};
+use crate::declare::{self, Fault, FaultOrigin, Lines, Member, Node, Report, Section, Value, tell_places};
 
 /// Largest configuration file. 1,024 backends need about 100 KiB.
 const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -127,7 +127,7 @@ fn build(
     base: &Path,
     file: Option<PathBuf>,
 ) -> Result<Loaded, Faults> {
-    let mut report = Report::default();
+    let mut report = Report::of_configuration();
     if !matches!(root.value, Value::Object(_)) {
         let text = format!("must be an object; found {}", root.describe(false));
         return Err(Faults::new(name, vec![Fault { origin: root.origin, path: String::new(), text }]));
@@ -137,12 +137,13 @@ fn build(
     for change in changes {
         environment::apply(&mut root, change, &mut report.faults);
     }
-    let section = Section::open(&mut report, String::new(), root);
+    let section = Section::root(&mut report, root);
     let mut config = read::config(section, base, env, options.store(base));
     config.exposed = exposed(file.as_deref(), &report.secrets);
     config.changed = std::mem::take(&mut report.changed);
     config.given = Given::of(std::mem::take(&mut report.given));
-    let (faults, keys) = report.finish();
+    let (mut faults, keys) = (report.faults, report.keys.unwrap_or_default());
+    tell_places(&mut faults, &keys);
     if faults.is_empty() { Ok(Loaded { config, file, keys }) } else { Err(Faults::new(name, faults)) }
 }
 

@@ -23,6 +23,7 @@ pub mod routes;
 mod schema;
 mod secret;
 mod tls;
+mod words;
 
 pub use crate::declare::parse_duration as duration;
 pub use crate::declare::{Fault, FaultOrigin, Key, Shape};
@@ -35,11 +36,13 @@ pub use htpasswd::{PasswordHash, Users};
 pub use load::{Loaded, Options, address, from_text, keys, load};
 pub use pool::{Balancing, HealthCheck, Outlier, PoolConfig, RetryOn, Sticky, UpstreamConfig};
 pub use rate_limit::{BudgetScope, RateLimit, RateLimitHeaders};
+pub(crate) use read::in_flight;
 pub use read::{is_own, parse_backend};
 pub use reference::reference;
 pub use schema::schema;
 pub use secret::{Secret, SecretHash};
 pub use tls::TlsConfig;
+pub(crate) use words::{BACKEND_URL, IN_FLIGHT, NAME as BACKEND_NAME};
 
 /// Everything that `config.json`, the environment and the command line say, checked. CONTRACT's shipped values are the
 /// defaults, except where a field says otherwise.

@@ -17,7 +17,7 @@ pub fn reference() -> String {
     page.push_str("\n## At the top\n\n");
     table(&mut page, top);
     for group in groups {
-        let prefix = if matches!(group.shape, Shape::Section) || has_below(&group.path, &keys) {
+        let prefix = if is_section(group) || has_below(&group.path, &keys) {
             format!("{}.", group.path)
         } else {
             format!("{}[].", group.path)
@@ -27,7 +27,7 @@ pub fn reference() -> String {
         });
         // Writing to a String cannot fail, here and below.
         let _ = write!(page, "\n## `{}`\n\n{}", group.path, group.about);
-        if !matches!(group.shape, Shape::Section) {
+        if !is_section(group) {
             let _ = write!(page, " Takes {}{}.", text(&group.shape.to_string()), or_null(group));
         }
         match group.default {
@@ -41,11 +41,13 @@ pub fn reference() -> String {
     page
 }
 
+fn is_section(key: &Key) -> bool {
+    matches!(key.shape, Shape::Section | Shape::Named(_))
+}
+
 /// Whether keys stand below it.
 fn is_group(key: &Key, keys: &[Key]) -> bool {
-    matches!(key.shape, Shape::Section)
-        || has_below(&key.path, keys)
-        || has_below(&format!("{}[]", key.path), keys)
+    is_section(key) || has_below(&key.path, keys) || has_below(&format!("{}[]", key.path), keys)
 }
 
 fn has_below(path: &str, keys: &[Key]) -> bool {

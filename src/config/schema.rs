@@ -2,12 +2,10 @@
 //! [`super::load()`] checks: doubled keys, names that must differ, bounds that another key sets, and what is outside of the
 //! file, only `balancer check` knows.
 
-mod words;
-
 use serde_json::{Map, Value, json};
 
-use super::load;
-use crate::declare::{Key, Shape};
+use super::{load, words};
+use crate::declare::{Key, More, Shape, object, property};
 
 /// An hour, a day and a month of 30 days, as they may be written.
 const PERIODS: &str = "^(0*(1h|60m|3600s|1d|24h|1440m|86400s|30d|720h|43200m|2592000s)|1mo)$";
@@ -18,7 +16,7 @@ const POOL: [&str; 5] = ["backends", "balancing", "upstream", "outlier", "health
 /// The schema.
 pub fn schema() -> Value {
     let keys = load::keys();
-    let mut root = object("", &keys);
+    let mut root = object("", &keys, &Together);
     let about = [
         ("$schema", json!("https://json-schema.org/draft/2020-12/schema")),
         ("title", json!("Balancer's configuration")),
@@ -33,112 +31,50 @@ pub fn schema() -> Value {
     Value::Object(root)
 }
 
-/// The object whose keys stand below that path.
-fn object(path: &str, keys: &[Key]) -> Map<String, Value> {
-    let mut properties = Map::new();
-    let mut required = Vec::new();
-    for key in keys {
-        let Some(name) = leaf(path, &key.path) else { continue };
-        properties.insert(name.into(), property(key, keys));
-        // What makes a configuration without backends of the top is said apart.
-        if key.default.is_empty() && key.path != "backends" {
-            required.push(json!(name));
-        }
-    }
-    let mut object = Map::new();
-    object.insert("type".into(), json!("object"));
-    object.insert("properties".into(), Value::Object(properties));
-    object.insert("additionalProperties".into(), json!(false));
-    if !required.is_empty() {
-        object.insert("required".into(), Value::Array(required));
-    }
-    let together = together(path);
-    if !together.is_empty() {
-        object.insert("allOf".into(), Value::Array(together));
-    }
-    object
-}
+/// What the declarations do not say.
+struct Together;
 
-/// The key's own name if it stands directly below that path.
-fn leaf<'a>(path: &str, key: &'a str) -> Option<&'a str> {
-    let rest = if path.is_empty() { key } else { key.strip_prefix(path)?.strip_prefix('.')? };
-    (!rest.contains('.')).then_some(rest)
-}
-
-fn property(key: &Key, keys: &[Key]) -> Value {
-    let form = form(key, keys);
-    let mut property = if key.nullable && !form.is_empty() { or_null(form) } else { form };
-    let takes = match key.shape {
-        Shape::Section => key.about.to_owned(),
-        _ => format!("{} Takes {}{}.", key.about, key.shape, if key.nullable { ", or null" } else { "" }),
-    };
-    property.insert("description".into(), json!(takes));
-    if let Ok(default) = serde_json::from_str::<Value>(key.default) {
-        property.insert("default".into(), default);
-    }
-    Value::Object(property)
-}
-
-/// What a key takes besides `null`.
-fn form(key: &Key, keys: &[Key]) -> Map<String, Value> {
-    let below = |path: &str| {
-        let prefix = format!("{path}.");
-        keys.iter().any(|other| other.path.starts_with(&prefix))
-    };
-    let elements = format!("{}[]", key.path);
-    let form = match &key.shape {
-        Shape::Bool => json!({ "type": "boolean" }),
-        Shape::Whole { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
-        Shape::Duration { min, max } => json!({ "type": "string", "pattern": words::duration(min, max) }),
-        Shape::Choice(words) => json!({ "enum": words }),
-        Shape::Text(words) => words::form(words).unwrap_or_else(|| json!({ "type": "string" })),
-        Shape::Number(words) => words::form(words).unwrap_or_else(|| json!({ "type": "number" })),
-        Shape::List { of, max } => {
-            let item = words::form(of).unwrap_or_else(|| json!({ "type": "string" }));
-            let list = json!({ "type": "array", "items": item, "maxItems": max });
-            if key.single { json!({ "anyOf": [item, list] }) } else { list }
-        }
-        Shape::Section if key.path == "pools" => pools(keys),
-        Shape::Section => object(&key.path, keys).into(),
-        Shape::Other(words) if below(&elements) => {
-            let mut list = json!({ "type": "array", "items": object(&elements, keys) });
-            if key.path == "backends" {
-                let url = words::form(words::BACKEND_URL);
+impl More for Together {
+    fn form(&self, key: &Key, keys: &[Key]) -> Option<Value> {
+        match &key.shape {
+            Shape::Named(_) => Some(pools(keys)),
+            Shape::Objects { max, .. } if key.path == "backends" => {
+                let url = (words::BACKEND_URL.schema)();
+                let object = object("backends[]", keys, self);
                 // Not one of two: what is wrong with an object is told of its members.
-                list["items"] = json!({ "if": { "type": "string" }, "then": url, "else": list["items"] });
-            } else if key.default.is_empty() {
-                list["minItems"] = json!(1);
+                let item = json!({ "if": { "type": "string" }, "then": url, "else": object });
+                Some(json!({ "type": "array", "items": item, "maxItems": max }))
             }
-            if let Some(most) = words::most(words) {
-                list["maxItems"] = json!(most);
+            Shape::Form(form) if keys.iter().any(|other| is_below(&other.path, &key.path)) => {
+                Some(limit((form.schema)(), object(&key.path, keys, self)))
             }
-            list
+            _ => None,
         }
-        Shape::Other(words) if below(&key.path) => limit(words, object(&key.path, keys)),
-        Shape::Other(words) => words::form(words).unwrap_or_else(|| json!({})),
-    };
-    match form {
-        Value::Object(form) => form,
-        _ => Map::new(),
+    }
+
+    fn together(&self, path: &str) -> Vec<Value> {
+        together(path)
+    }
+
+    /// What makes a configuration without backends of the top is said apart.
+    fn is_required(&self, key: &Key) -> bool {
+        key.path != "backends"
+    }
+
+    fn about(&self, key: &Key) -> String {
+        match key.shape {
+            Shape::Section | Shape::Named(_) => key.about.to_owned(),
+            _ => format!("{} Takes {}{}.", key.about, key.shape, if key.nullable { ", or null" } else { "" }),
+        }
     }
 }
 
-fn or_null(mut form: Map<String, Value>) -> Map<String, Value> {
-    let nothing = json!({ "type": "null" });
-    let is_choice = form.len() == 1;
-    let forms = match form.get_mut("anyOf") {
-        Some(Value::Array(forms)) if is_choice => {
-            let mut forms = std::mem::take(forms);
-            forms.push(nothing);
-            json!(forms)
-        }
-        _ => json!([form, nothing]),
-    };
-    Map::from_iter([("anyOf".to_owned(), forms)])
+fn is_below(path: &str, above: &str) -> bool {
+    path.strip_prefix(above).is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// A limit: a text, an object with both numbers, or one with buckets.
-fn limit(words: &str, mut buckets: Map<String, Value>) -> Value {
+fn limit(text: Value, mut buckets: Map<String, Value>) -> Value {
     const NUMBERS: [&str; 2] = ["capacity", "rate_per_sec"];
     let mut numbers = buckets.clone();
     let keep = |object: &mut Map<String, Value>, is_number: bool| {
@@ -153,7 +89,6 @@ fn limit(words: &str, mut buckets: Map<String, Value>) -> Value {
     if let Some(list) = buckets.get_mut("properties").and_then(|properties| properties.get_mut("buckets")) {
         list["minItems"] = json!(1);
     }
-    let text = words::form(words).unwrap_or_else(|| json!({ "type": "string" }));
     json!({ "anyOf": [text, numbers, buckets] })
 }
 
@@ -216,7 +151,7 @@ fn together(path: &str) -> Vec<Value> {
 fn pools(keys: &[Key]) -> Value {
     let mut properties = Map::new();
     for key in keys.iter().filter(|key| POOL.contains(&key.path.as_str())) {
-        let mut property = property(key, keys);
+        let mut property = property(key, keys, &Together);
         if key.path == "backends" {
             property["minItems"] = json!(1);
         } else {

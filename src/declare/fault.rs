@@ -5,8 +5,8 @@
 pub enum FaultOrigin {
     /// A line of the file, from 1.
     Line(usize),
-    /// The file as a whole: it could not be read.
-    File,
+    /// The file, or the body of a call, as a whole.
+    Whole,
     /// An environment variable.
     Variable(String),
     /// An option of the command line: `--listen`.
@@ -16,21 +16,24 @@ pub enum FaultOrigin {
 /// A value, or why it is none: `None` when "must be …" says it all.
 pub type Parsed<T> = Result<T, Option<String>>;
 
-/// One fault. Displays without the file's name; whoever shows it puts that in front.
+/// One fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// Where.
     pub origin: FaultOrigin,
-    /// The key: `backends[0].url`; empty when the fault is of no single key.
+    /// The key: `backends[0].url`, or `/buckets/0/per` in a body; empty when the fault is of no single key.
     pub path: String,
     /// What is wrong and what is allowed. Never holds a secret.
     pub text: String,
 }
 
 /// The known word that a mistyped one is nearest to: one slip in a short word, one more for each four letters.
-pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    /// No known word is longer, and to compare one that is takes time and memory.
+    const MAX_WORD_BYTES: usize = 128;
     known
         .into_iter()
+        .filter(|_| word.len() <= MAX_WORD_BYTES)
         .map(|one| (strsim::damerau_levenshtein(&word.to_ascii_lowercase(), &one.to_ascii_lowercase()), one))
         .filter(|(distance, one)| *distance <= 1 + one.len().min(word.len()) / 4)
         .min_by_key(|(distance, _)| *distance)

@@ -1,35 +1,40 @@
-//! Lists of objects, each with keys of its own.
+//! Lists of objects, objects that may be missing, and objects whose names are the user's.
 
-use std::ops::RangeInclusive;
-
-use super::keys::{Report, Shape, Spec};
 use super::section::Section;
-use super::tree::{Node, Value};
+use super::spec::{Shape, Spec};
+use super::tree::{Member, Node, Value};
 
 impl Section<'_> {
-    /// A list of so many objects; where there may be none, a missing one reads as an empty one. Without any element the
-    /// keys of one are declared all the same.
-    pub fn objects<T>(
-        &mut self,
-        spec: (&'static str, &'static str, &'static str),
-        count: RangeInclusive<usize>,
-        mut each: impl FnMut(Section<'_>) -> T,
-    ) -> Vec<T> {
-        let (name, shape, about) = spec;
-        let default = if *count.start() == 0 { "[]" } else { "" };
-        let spec = Spec::new(name, Shape::Other(shape), default, about);
-        let nodes: Vec<Node> = self.value(&spec, |node| match &node.value {
-            Value::List(nodes) if count.contains(&nodes.len()) => Ok(nodes.clone()),
-            _ => Err(None),
-        });
-        if nodes.is_empty() {
-            self.declare_keys(&format!("{name}[0]"), &mut each);
+    /// A list of objects, as it was declared. Without any element the keys of one are declared all the same.
+    pub fn objects<T>(&mut self, spec: &Spec, mut each: impl FnMut(Section<'_>) -> T) -> Vec<T> {
+        let nodes = self.object_nodes(spec);
+        if nodes.is_empty() && matches!(spec.shape, Shape::Objects { schema: None, .. }) {
+            self.declare_keys(&format!("{}[0]", spec.name), &mut each);
         }
         let mut values = Vec::with_capacity(nodes.len());
         for (index, node) in nodes.into_iter().enumerate() {
-            values.push(each(self.open_at(&format!("{name}[{index}]"), node)));
+            values.push(each(self.open_element(spec.name, index, node)));
         }
         values
+    }
+
+    /// The same; what is read of each is all that it may hold.
+    pub fn each<T>(&mut self, spec: &Spec, mut read: impl FnMut(&mut Section<'_>) -> T) -> Vec<T> {
+        self.objects(spec, |mut one| {
+            let value = read(&mut one);
+            one.end();
+            value
+        })
+    }
+
+    /// The same, unread.
+    pub fn object_nodes(&mut self, spec: &Spec) -> Vec<Node> {
+        let Shape::Objects { min, max, .. } = spec.shape else { return Vec::new() };
+        let elements = self.some(spec, |node| match &node.value {
+            Value::List(nodes) if (min..=max).contains(&nodes.len()) => Ok(nodes.clone()),
+            _ => Err(None),
+        });
+        elements.unwrap_or_default()
     }
 
     /// An object below this one, if there is one; a missing one reads as `null`, and its keys are declared all the same.
@@ -37,21 +42,35 @@ impl Section<'_> {
         &mut self,
         name: &'static str,
         about: &'static str,
-        mut read: impl FnMut(Section<'_>) -> T,
+        read: impl FnOnce(Section<'_>) -> T,
     ) -> Option<T> {
-        if let Some(section) = self.section_if_given(name, about) {
-            return Some(read(section));
+        if self.has_value(name) {
+            return self.section_if_given(name, about).map(read);
         }
-        self.declare_keys(name, &mut read);
+        self.section_if_given(name, about);
+        self.declare_keys(name, read);
         None
     }
 
-    /// Declares the keys of an object that is not there. Nothing is missing in what is no object, and whatever else is
-    /// wrong with it is nobody's fault.
-    fn declare_keys<T>(&mut self, name: &str, read: &mut impl FnMut(Section<'_>) -> T) {
-        let mut apart = Report::default();
-        let path = self.path_of(name);
-        read(Section::open(&mut apart, path, Node::new(self.origin(), Value::Null)));
-        self.declared(apart.keys);
+    /// The members of an object whose names are the user's: at most so many, each name once.
+    pub fn entries(&mut self, spec: &Spec, max: usize) -> Vec<Member> {
+        let all: Vec<Member> = self.value(spec, |node| match &node.value {
+            Value::Null if spec.nullable => Ok(Vec::new()),
+            Value::Object(members) if members.len() <= max => Ok(members.clone()),
+            Value::Object(members) if members.len() > max => {
+                Err(Some(format!("must have at most {max} members; found {}", members.len())))
+            }
+            _ => Err(None),
+        });
+        let mut entries: Vec<Member> = Vec::with_capacity(all.len());
+        for member in all {
+            if entries.iter().any(|other| other.name == member.name) {
+                let text = format!("doubled {}: it was given before", self.noun());
+                self.fault_of(spec.name, &member, text);
+            } else {
+                entries.push(member);
+            }
+        }
+        entries
     }
 }

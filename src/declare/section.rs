@@ -1,17 +1,10 @@
 //! Reads one object of the tree key by key. Each call that reads a key also declares it: its place, what is allowed, its
-//! default and what it is for. So the checks, the messages and the reference of all keys come from the same lines.
+//! default and what it is for. So the checks, the messages, the schema and the reference of all keys come from the same lines.
 
-use std::ops::RangeInclusive;
-use std::time::Duration;
-
-use super::fault::{FaultOrigin, Parsed, did_you_mean};
-use super::keys::{Inherited, Key, Report, Shape, Spec, Unknown, pattern};
-use super::tree::{self, Member, Node, Value};
-
-mod values;
-
-pub use values::whole_of;
-use values::{default_of, duration_of, interpret, message, whole_spec};
+use super::fault::{Fault, FaultOrigin, Parsed, did_you_mean};
+use super::report::{ReaderRules, Report, default_of};
+use super::spec::{Shape, Spec};
+use super::tree::{Member, Node, Value};
 
 /// One object, being read.
 pub struct Section<'r> {
@@ -19,358 +12,314 @@ pub struct Section<'r> {
     path: String,
     origin: FaultOrigin,
     members: Vec<Member>,
+    above: Option<Above>,
     known: Vec<&'static str>,
     /// It is no object at all, which has been said: nothing is missing in it.
     broken: bool,
+    /// How many faults there were when it was opened.
+    begin: usize,
+}
+
+/// What an object takes over from another one, member by member, where it says nothing itself. What is wrong with those was
+/// said there, and they are not given here. None of its keys is declared.
+struct Above {
+    path: String,
+    members: Vec<Member>,
 }
 
 impl<'r> Section<'r> {
-    /// The object at that path; a node that is none is a fault, and reads as an empty one.
-    pub fn open(report: &'r mut Report, path: String, node: Node) -> Self {
-        let node = node.settled();
-        let origin = node.origin.clone();
-        let (members, broken) = match node.value {
-            Value::Object(members) => (members, false),
-            _ => {
-                let found = node.describe(false);
-                report.fault(origin.clone(), path.clone(), format!("must be an object; found {found}"));
-                (Vec::new(), true)
-            }
-        };
-        Self { report, path, origin, members, known: Vec::new(), broken }
+    /// The outermost object; a node that is none reads as one in which nothing is missing.
+    pub fn root(report: &'r mut Report, node: Node) -> Self {
+        Self::open(report, String::new(), node, None)
     }
 
-    /// Where the object stands.
-    pub fn origin(&self) -> FaultOrigin {
-        self.origin.clone()
+    fn open(report: &'r mut Report, path: String, node: Node, above: Option<Above>) -> Self {
+        let begin = report.faults.len();
+        let origin = node.origin.clone();
+        let members = node.members();
+        let broken = members.is_none();
+        Self {
+            report,
+            path,
+            origin,
+            members: members.unwrap_or_default(),
+            above,
+            known: Vec::new(),
+            broken,
+            begin,
+        }
     }
 
     /// The path of a key in this object.
-    pub fn path_of(&self, name: &str) -> String {
-        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    pub fn path_of(&self, place: &str) -> String {
+        self.report.below(&self.path, place)
     }
 
-    /// Reports a fault of a key of this object.
-    pub fn fault(&mut self, origin: FaultOrigin, name: &str, text: impl Into<String>) {
-        let path = self.path_of(name);
-        self.report.fault(origin, path, text);
+    /// Reports a fault of a key of this object, or below one (`rules[2].name`), where that stands. In what is no object
+    /// nothing is wrong besides.
+    pub fn fault(&mut self, place: &str, text: impl Into<String>) {
+        if !self.broken && !self.is_said(place) {
+            let origin = self.origin_at(place);
+            let path = self.path_of(place);
+            self.report.fault(origin, path, text);
+        }
     }
 
-    /// Where a key stands, if it is there.
-    pub fn origin_of(&self, name: &str) -> Option<FaultOrigin> {
-        self.members.iter().find(|member| member.name == name).map(|member| member.node.origin.clone())
+    /// Reports a fault of a member of an object whose names are the user's.
+    pub fn fault_of(&mut self, name: &str, member: &Member, text: impl Into<String>) {
+        let path = self.report.below(&self.path_of(name), &member.name);
+        self.report.fault(member.origin.clone(), path, text);
     }
 
-    /// Whether a key's value is an object, given as such or as a variable's JSON.
-    pub fn peek_object(&self, name: &str) -> bool {
-        self.members.iter().find(|member| member.name == name).is_some_and(|member| {
-            let json = member.node.raw_as_json();
-            matches!(json.as_ref().unwrap_or(&member.node).value, Value::Object(_))
+    /// Whether something is taken over from another object, where it has a fault.
+    fn is_said(&self, place: &str) -> bool {
+        self.above.as_ref().is_some_and(|above| {
+            !self.has(place.split(['.', '[']).next().unwrap_or(place))
+                && self.report.has(&self.report.below(&above.path, place))
         })
     }
 
-    /// Whether a key is there and holds a list or an object with something in it.
-    pub fn has_some(&self, name: &str) -> bool {
-        self.members.iter().filter(|member| member.name == name).any(|member| {
-            match member.node.clone().settled().value {
-                Value::List(elements) => !elements.is_empty(),
-                Value::Object(members) => !members.is_empty(),
-                _ => false,
-            }
+    /// Where a key stands, or else what is nearest above it.
+    pub fn origin_at(&self, place: &str) -> FaultOrigin {
+        let mut parts = place.split(['.', '[', ']']).filter(|part| !part.is_empty());
+        let mut at = parts.next().and_then(|name| self.find(name));
+        let mut origin = &self.origin;
+        while let Some(node) = at {
+            origin = &node.origin;
+            at = parts.next().and_then(|part| node.part(part));
+        }
+        origin.clone()
+    }
+
+    /// Whether there is a key of that name, of any kind.
+    pub fn has(&self, name: &str) -> bool {
+        self.members.iter().any(|member| member.name == name)
+    }
+
+    /// Whether there is a key of that name that is a list or an object with something in it.
+    pub fn has_parts(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|node| match node.settled().value {
+            Value::List(elements) => !elements.is_empty(),
+            Value::Object(members) => !members.is_empty(),
+            _ => false,
         })
     }
 
-    /// The members of those names, as they stand there.
-    pub fn copies(&self, names: &[&str]) -> Vec<Member> {
-        self.members.iter().filter(|member| names.contains(&member.name.as_str())).cloned().collect()
+    /// Whether there is a key of that name that is not `null`.
+    pub fn has_value(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|node| !matches!(node.settled().value, Value::Null))
     }
 
-    /// Adds what was reported of an object that was read apart.
-    pub fn absorb(&mut self, apart: Report, inherited: &Inherited) {
-        self.report.absorb(apart, inherited);
+    /// What stands under that name, or is taken over.
+    pub fn get(&self, name: &str) -> Option<Node> {
+        self.find(name).cloned()
+    }
+
+    fn find(&self, name: &str) -> Option<&Node> {
+        let above = self.above.iter().flat_map(|above| &above.members);
+        self.members.iter().chain(above).find(|member| member.name == name).map(|member| &member.node)
     }
 
     /// Whether a key of this object has a fault.
     pub fn faulty(&self, name: &str) -> bool {
-        let path = self.path_of(name);
-        self.report.faults.iter().any(|fault| fault.path == path)
+        self.report.has(&self.path_of(name)) || self.is_said(name)
     }
 
-    /// Whether nothing in this object has a fault.
+    /// Whether nothing in this object has a fault, nor what it takes over.
     pub fn is_sound(&self) -> bool {
-        self.report.faults.iter().all(|fault| !fault.path.starts_with(&self.path))
-    }
-
-    /// Takes a key's value out; further ones of the same name are faults.
-    pub fn take(&mut self, name: &str) -> Option<Node> {
-        let (mine, others) =
-            std::mem::take(&mut self.members).into_iter().partition(|member| member.name == name);
-        self.members = others;
-        let mut mine: Vec<Member> = mine;
-        for doubled in mine.iter().skip(1) {
-            let first = match &mine[0].origin {
-                FaultOrigin::Line(line) => format!("it stands in line {line} already"),
-                _ => "it was given before".into(),
-            };
-            let path = self.path_of(name);
-            self.report.fault(doubled.origin.clone(), path, format!("doubled key: {first}"));
-        }
-        (!mine.is_empty()).then(|| mine.swap_remove(0).node)
+        let above = self.above.as_ref().map(|above| &above.path);
+        let mut paths = above.into_iter().chain([&self.path]);
+        !paths.any(|path| self.report.faults.iter().any(|fault| fault.path.starts_with(path)))
     }
 
     /// A key of earlier versions that nothing stands for any more, and what it was.
     pub fn gone(&mut self, name: &str, was: &str) {
-        if let Some(node) = self.take(name) {
-            let text = format!("is gone, and nothing replaces it: it was {was}; take it out");
-            self.fault(node.origin, name, text);
+        if self.has(name) {
+            self.fault(name, format!("is gone, and nothing replaces it: it was {was}; take it out"));
+            self.members.retain(|member| member.name != name);
         }
+    }
+
+    /// Keys that others of its kind have, and that are refused here in words of their own.
+    pub fn know(&mut self, names: &[&'static str]) {
+        self.known.extend(names);
     }
 
     /// Declares a key without reading it.
     pub fn declare(&mut self, spec: &Spec) {
-        self.declare_with(spec, false);
-    }
-
-    fn declare_with(&mut self, spec: &Spec, single: bool) {
         self.known.push(spec.name);
-        self.declared(vec![Key {
-            path: pattern(&self.path_of(spec.name)),
-            shape: spec.shape.clone(),
-            nullable: spec.nullable,
-            single,
-            default: spec.default,
-            about: spec.about,
-        }]);
-    }
-
-    /// Adds keys that were declared elsewhere.
-    pub fn declared(&mut self, keys: Vec<Key>) {
-        for key in keys {
-            if self.report.keys.iter().all(|known| known.path != key.path) {
-                self.report.keys.push(key);
-            }
+        if self.above.is_none() {
+            let path = self.path_of(spec.name);
+            self.report.declare(&path, spec);
         }
     }
 
-    /// Reads a key of any form. After a fault, `T`'s default stands in.
+    fn note(&mut self, spec: &Spec, node: &Node) {
+        if self.above.is_none() || self.has(spec.name) {
+            let path = self.path_of(spec.name);
+            self.report.note(spec, path, node, self.above.is_some());
+        }
+    }
+
+    /// Reads a key of any form. After a fault, and where it may be left out, `T`'s default stands in.
     pub fn value<T: Default>(&mut self, spec: &Spec, parse: impl Fn(&Node) -> Parsed<T>) -> T {
         self.declare(spec);
-        let Some(node) = self.take(spec.name) else {
-            if self.broken {
-                return T::default();
-            }
+        let Some(node) = self.get(spec.name) else {
             if spec.default.is_empty() {
-                let text = format!("is missing; must be {}", spec.shape);
-                self.fault(self.origin(), spec.name, text);
-                return T::default();
+                self.fault(spec.name, format!("is missing; must be {}", spec.shape));
             }
-            return default_of(spec, parse);
+            // A default goes the way of every other value. A test holds that each one is accepted.
+            let default = default_of(spec).filter(|_| !self.broken);
+            return default.and_then(|node| parse(&node).ok()).unwrap_or_default();
         };
-        self.report.note(spec, self.path_of(spec.name), &node);
-        match interpret(&node, &parse) {
-            Ok(value) => value,
-            Err((found, why)) => {
-                self.fault(node.origin, spec.name, message(spec, &found, why));
-                T::default()
-            }
-        }
-    }
-
-    /// A list; with `one`, a single element may stand without brackets.
-    pub fn list<T>(&mut self, spec: &Spec, one: bool, parse: impl Fn(&str) -> Parsed<T>) -> Vec<T> {
-        self.declare_with(spec, one);
-        let Shape::List { of, max } = spec.shape else { return Vec::new() };
-        let given = self.take(spec.name).map(Node::settled);
-        if let Some(node) = &given {
-            self.report.note(spec, self.path_of(spec.name), node);
-        }
-        let Some(node) = given.or_else(|| tree::parse(spec.default, &|_| self.origin()).ok()) else {
-            return Vec::new();
-        };
-        let elements = match node.value {
-            Value::Null if spec.nullable => return Vec::new(),
-            Value::List(elements) if elements.len() <= max => elements,
-            Value::Text(_) if one => vec![node],
-            _ => {
-                let found = match &node.value {
-                    Value::List(elements) => format!("a list of {}", elements.len()),
-                    _ => node.describe(!spec.secret),
-                };
+        self.note(spec, &node);
+        interpret(node, &parse).unwrap_or_else(|(found, why)| {
+            let text = why.unwrap_or_else(|| {
                 let or_null = if spec.nullable { " or null" } else { "" };
-                self.fault(node.origin, spec.name, format!("must be {}{or_null}; found {found}", spec.shape));
-                return Vec::new();
-            }
-        };
-        let several = elements.len() > 1 || !one;
-        let mut values = Vec::with_capacity(elements.len());
-        for (index, element) in elements.into_iter().enumerate() {
-            // A variable that names one element may give it in quotes, or as it is.
-            let quoted = element.raw_as_json().filter(|json| matches!(json.value, Value::Text(_)));
-            let element = quoted.unwrap_or(element);
-            let parsed = match &element.value {
-                Value::Text(text) | Value::Raw(text) => parse(text),
-                _ => Err(None),
-            };
-            match parsed {
-                Ok(value) => values.push(value),
-                Err(why) => {
-                    let text = why
-                        .unwrap_or_else(|| format!("must be {of}; found {}", element.describe(!spec.secret)));
-                    let name = if several { format!("{}[{index}]", spec.name) } else { spec.name.to_owned() };
-                    self.fault(element.origin, &name, text);
-                }
-            }
-        }
-        values
-    }
-
-    /// A whole number.
-    pub fn whole<T>(
-        &mut self,
-        name: &'static str,
-        range: RangeInclusive<u64>,
-        default: &'static str,
-        about: &'static str,
-    ) -> T
-    where
-        T: TryFrom<u64> + Default,
-    {
-        let spec = whole_spec(name, &range, default, about);
-        self.value(&spec, |node| whole_of(node, &range))
-    }
-
-    /// A whole number that must be given.
-    pub fn whole_required<T>(
-        &mut self,
-        name: &'static str,
-        range: RangeInclusive<u64>,
-        about: &'static str,
-    ) -> T
-    where
-        T: TryFrom<u64> + Default,
-    {
-        self.whole(name, range, "", about)
-    }
-
-    /// A whole number or `null`.
-    pub fn whole_or_null<T>(
-        &mut self,
-        name: &'static str,
-        range: RangeInclusive<u64>,
-        default: &'static str,
-        about: &'static str,
-    ) -> Option<T>
-    where
-        T: TryFrom<u64> + Default,
-    {
-        let spec = Spec { nullable: true, ..whole_spec(name, &range, default, about) };
-        self.value(&spec, |node| match node.value {
-            Value::Null => Ok(None),
-            _ => whole_of(node, &range).map(Some),
-        })
-    }
-
-    /// A duration within bounds, all three as they are written.
-    pub fn duration(
-        &mut self,
-        name: &'static str,
-        (min, max): (&'static str, &'static str),
-        default: &'static str,
-        about: &'static str,
-    ) -> Duration {
-        let spec = Spec::new(name, Shape::Duration { min, max }, default, about);
-        self.value(&spec, |node| duration_of(node, min, max))
-    }
-
-    /// The same, or `null`.
-    pub fn duration_or_null(
-        &mut self,
-        name: &'static str,
-        (min, max): (&'static str, &'static str),
-        default: &'static str,
-        about: &'static str,
-    ) -> Option<Duration> {
-        let spec = Spec::new(name, Shape::Duration { min, max }, default, about).or_null();
-        self.value(&spec, |node| match node.value {
-            Value::Null => Ok(None),
-            _ => duration_of(node, min, max).map(Some),
-        })
-    }
-
-    /// `true` or `false`.
-    pub fn bool(&mut self, name: &'static str, default: &'static str, about: &'static str) -> bool {
-        let spec = Spec::new(name, Shape::Bool, default, about);
-        self.value(&spec, |node| match node.value {
-            Value::Bool(value) => Ok(value),
-            _ => Err(None),
-        })
-    }
-
-    /// One of several words.
-    pub fn choice<T: Copy>(
-        &mut self,
-        name: &'static str,
-        words: &[(&'static str, T)],
-        default: &'static str,
-        about: &'static str,
-    ) -> Option<T> {
-        let shape = Shape::Choice(words.iter().map(|(word, _)| *word).collect());
-        let spec = Spec::new(name, shape.clone(), default, about);
-        self.value(&spec, |node| {
-            let Value::Text(text) = &node.value else { return Err(None) };
-            if let Some((_, value)) = words.iter().find(|(word, _)| word == text) {
-                return Ok(Some(*value));
-            }
-            let hint = did_you_mean(text, words.iter().map(|(word, _)| *word));
-            Err(Some(format!("must be {shape}; found {}{hint}", node.describe(true))))
+                format!("must be {}{or_null}; found {}", spec.shape, found.describe(!spec.secret))
+            });
+            self.fault(spec.name, text);
+            T::default()
         })
     }
 
     /// An object below this one; a missing one reads as an empty one.
     pub fn section(&mut self, name: &'static str, about: &'static str) -> Section<'_> {
-        let node = self.section_node(Spec::new(name, Shape::Section, "{}", about));
+        let node = self.section_node(&Spec::new(name, Shape::Section, "{}", about));
         self.open_at(name, node)
     }
 
     /// The same; `None`: it is `null`.
     pub fn section_or_null(&mut self, name: &'static str, about: &'static str) -> Option<Section<'_>> {
-        let node = self.section_node(Spec::new(name, Shape::Section, "{}", about).or_null());
-        self.report.note_section(self.path_of(name), &node);
+        let node = self.section_node(&Spec::new(name, Shape::Section, "{}", about).or_null()).settled();
+        self.note_section(name, &node);
         (!matches!(node.value, Value::Null)).then(|| self.open_at(name, node))
     }
 
     /// An object below this one, if there is one; a missing one reads as `null`.
     pub fn section_if_given(&mut self, name: &'static str, about: &'static str) -> Option<Section<'_>> {
         self.declare(&Spec::new(name, Shape::Section, "null", about).or_null());
-        let node = self.take(name)?.settled();
-        self.report.note_section(self.path_of(name), &node);
+        let node = self.get(name)?.settled();
+        self.note_section(name, &node);
         (!matches!(node.value, Value::Null)).then(|| self.open_at(name, node))
     }
 
-    fn section_node(&mut self, spec: Spec) -> Node {
-        self.declare(&spec);
-        self.take(spec.name).unwrap_or_else(|| Node::new(self.origin(), Value::Object(Vec::new()))).settled()
+    fn section_node(&mut self, spec: &Spec) -> Node {
+        self.declare(spec);
+        self.get(spec.name).unwrap_or_else(|| Node::empty(self.origin.clone()))
     }
 
-    /// An object that was taken out of this one; the name may be that of a list's element.
-    pub fn open_at(&mut self, name: &str, node: Node) -> Section<'_> {
-        let path = self.path_of(name);
-        Section::open(self.report, path, node)
+    fn note_section(&mut self, name: &str, node: &Node) {
+        if !self.broken && (self.above.is_none() || self.has(name)) {
+            let path = self.path_of(name);
+            self.report.note_section(path, node);
+        }
     }
 
-    /// Reports what nobody asked for.
+    /// An object that stands in this one, which it takes over from where it does.
+    pub fn open_at(&mut self, place: &str, node: Node) -> Section<'_> {
+        let node = node.settled();
+        if !matches!(node.value, Value::Object(_)) {
+            self.fault(place, format!("must be an object; found {}", node.describe(false)));
+        }
+        let mut own = node;
+        let above = self.above.as_ref().map(|above| {
+            let taken = above.members.iter().find(|member| member.name == place);
+            let members = taken.and_then(|member| member.node.clone().members()).unwrap_or_default();
+            if taken.is_some() && !self.has(place) {
+                own = Node::empty(own.origin.clone());
+            }
+            Above { path: self.report.below(&above.path, place), members }
+        });
+        let path = self.path_of(place);
+        Section::open(self.report, path, own, above)
+    }
+
+    /// The same of an object that takes over members of those names from this one.
+    pub fn open_over(&mut self, place: &str, node: Node, names: &[&str]) -> Section<'_> {
+        let members = self.members.iter().filter(|member| names.contains(&member.name.as_str())).cloned();
+        let above = Above { path: self.path.clone(), members: members.collect() };
+        let section = self.open_at(place, node);
+        Section { above: Some(above), ..section }
+    }
+
+    /// An element of a list.
+    pub fn open_element(&mut self, name: &str, index: usize, node: Node) -> Section<'_> {
+        let node = node.settled();
+        let path = self.report.element(&self.path_of(name), index);
+        if !matches!(node.value, Value::Object(_)) {
+            let text = format!("must be an object; found {}", node.describe(false));
+            self.report.fault(node.origin.clone(), path.clone(), text);
+        }
+        let above = self.above.is_some().then(|| Above { path: path.clone(), members: Vec::new() });
+        Section::open(self.report, path, node, above)
+    }
+
+    /// Declares the keys of an object that is not there. Nothing is missing in what is no object, and whatever else is
+    /// wrong with it is nobody's fault.
+    pub(super) fn declare_keys<T>(&mut self, place: &str, read: impl FnOnce(Section<'_>) -> T) {
+        if self.above.is_none() && self.report.keys.is_some() {
+            let faults = self.report.faults.len();
+            let path = self.path_of(place);
+            read(Section::open(self.report, path, Node::new(self.origin.clone(), Value::Null), None));
+            self.report.faults.truncate(faults);
+        }
+    }
+
+    /// What a member is called, in messages.
+    pub(super) fn noun(&self) -> &'static str {
+        self.report.rules.noun
+    }
+
+    /// Reports what nobody asked for, and what is there twice.
     pub fn end(self) {
-        for member in self.members {
-            let prefix = if self.path.is_empty() { String::new() } else { format!("{}.", self.path) };
-            for origin in sources(&member) {
-                self.report.unknown.push(Unknown {
-                    origin,
-                    path: format!("{prefix}{}", member.name),
-                    name: member.name.clone(),
-                    siblings: self.known.clone(),
+        let ReaderRules { noun, is_call, max_faults } = self.report.rules;
+        let mut faults = Vec::new();
+        let mut seen: Vec<&Member> = Vec::new();
+        for member in self.members.iter() {
+            if faults.len() >= max_faults {
+                break;
+            }
+            let (name, path) = (member.name.as_str(), self.path_of(&member.name));
+            if !self.known.contains(&name) {
+                let mut text = format!("unknown {noun}{}", did_you_mean(name, self.known.iter().copied()));
+                if is_call {
+                    let known = self.known.join(", ");
+                    text += &format!("; known here: {}", if known.is_empty() { "nothing" } else { &known });
+                }
+                let fault = |origin| Fault { origin, path: path.clone(), text: text.clone() };
+                faults.extend(sources(member).into_iter().map(fault));
+            } else if let Some(first) = seen.iter().find(|first| first.name == name) {
+                let first = match &first.origin {
+                    FaultOrigin::Line(line) => format!("it stands in line {line} already"),
+                    _ => "it was given before".into(),
+                };
+                faults.push(Fault {
+                    origin: member.origin.clone(),
+                    path,
+                    text: format!("doubled {noun}: {first}"),
                 });
+            } else {
+                seen.push(member);
             }
         }
+        self.report.insert(self.begin, faults);
+    }
+}
+
+/// A variable's text counts as JSON when the key takes that, else as text. JSON text in quotes is the key's type even
+/// when its content is wrong. The node in the error is the reading that the error is about.
+fn interpret<T>(node: Node, parse: &impl Fn(&Node) -> Parsed<T>) -> Result<T, (Node, Option<String>)> {
+    let Value::Raw(text) = &node.value else {
+        let node = node.settled();
+        return parse(&node).map_err(|why| (node, why));
+    };
+    let as_text = Node::new(node.origin.clone(), Value::Text(text.clone()));
+    let Some(json) = node.raw_as_json() else { return parse(&as_text).map_err(|why| (as_text, why)) };
+    match parse(&json) {
+        Err(why) if matches!(json.value, Value::Text(_)) => Err((json, why)),
+        Err(why) => parse(&as_text).map_err(|_| (json, why)),
+        Ok(value) => Ok(value),
     }
 }
 

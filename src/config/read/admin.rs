@@ -5,9 +5,9 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
-use super::{ADDRESS, MAX_LIST, NETWORK};
-use crate::config::{Admin, ApiToken, Role, Secret, SecretHash, environment, forms};
-use crate::declare::{Node, Section, Shape, Spec, Value};
+use super::MAX_LIST;
+use crate::config::{Admin, ApiToken, Role, Secret, SecretHash, environment, forms, words};
+use crate::declare::{Section, Shape, Spec};
 
 /// Most further tokens.
 const MAX_TOKENS: usize = 64;
@@ -24,47 +24,34 @@ pub(super) struct Outside<'a> {
 }
 
 pub(super) fn admin(mut s: Section<'_>, outside: &Outside<'_>) -> Admin {
-    let listen = Spec::new(
+    let listen = Spec::of(
         "listen",
-        Shape::Text(ADDRESS),
+        words::ADDRESS,
         "null",
         "An address of the API's own; null: the API is on the public port.",
     )
     .or_null();
     let allow = Spec::new(
         "allow",
-        Shape::List { of: NETWORK, max: MAX_LIST },
+        Shape::List { of: words::NETWORK, max: MAX_LIST, single: false },
         "[\"127.0.0.0/8\", \"::1/128\"]",
         "TCP peers that may call the API.",
     );
     let hosts = Spec::new(
         "hosts",
-        Shape::List { of: "a host name without a port", max: MAX_LIST },
+        Shape::List { of: words::HOST_NAME, max: MAX_LIST, single: false },
         "[]",
         "Names that a call without a token may be addressed to, besides localhost and IP addresses.",
     );
-    let token = Spec::new(
-        "token",
-        Shape::Text(forms::TOKEN),
-        "null",
-        "The bearer token that every call must carry; null: none.",
-    )
-    .or_null()
-    .secret();
-    let allow_origin = s.origin_of("allow").unwrap_or_else(|| s.origin());
+    let token =
+        Spec::of("token", words::SECRET, "null", "The bearer token that every call must carry; null: none.")
+            .or_null()
+            .secret();
     let mut admin = Admin {
-        listen: s.value(&listen, |node| match &node.value {
-            Value::Null => Ok(None),
-            Value::Text(text) => forms::address(text).map(Some),
-            _ => Err(None),
-        }),
-        allow: s.list(&allow, false, forms::network),
-        hosts: s.list(&hosts, false, |text| forms::host_name(text).ok_or(None)),
-        token: s.value(&token, |node| match &node.value {
-            Value::Null => Ok(None),
-            Value::Text(text) => forms::token(text).map(Some),
-            _ => Err(None),
-        }),
+        listen: s.text(&listen, forms::address),
+        allow: s.list(&allow, forms::network),
+        hosts: s.list(&hosts, |text| forms::host_name(text).ok_or(None)),
+        token: s.text(&token, forms::token),
         tokens: Vec::new(),
         metrics_without_token: s.bool(
             "metrics_without_token",
@@ -81,7 +68,7 @@ pub(super) fn admin(mut s: Section<'_>, outside: &Outside<'_>) -> Admin {
     if open && !admin.insecure && !admin.allow.iter().all(is_loopback) {
         let text = "lets more than loopback in without a token: set admin.token (BALANCER_ADMIN_TOKEN), keep to \
                     127.0.0.0/8 and ::1/128, or set admin.insecure to true";
-        s.fault(allow_origin, "allow", text);
+        s.fault("allow", text);
     }
     s.end();
     admin
@@ -89,37 +76,31 @@ pub(super) fn admin(mut s: Section<'_>, outside: &Outside<'_>) -> Admin {
 
 /// Those of them that have no fault, and how many there are to be. Names differ, and so do the tokens themselves: one with two roles has none.
 fn tokens(s: &mut Section<'_>, first: Option<&Secret>, outside: &Outside<'_>) -> (Vec<ApiToken>, usize) {
-    let shape = Shape::Other(
+    let shape = Shape::objects(
         "a list of at most 64 tokens: [{\"name\": \"ops\", \"role\": \"read\", \"token_file\": \"ops.token\"}]",
+        0,
+        MAX_TOKENS,
     );
     let spec = Spec::new("tokens", shape, "[]", "Further tokens, each with a name for the audit and a role.");
-    let nodes: Vec<Node> = s.value(&spec, |node| match &node.value {
-        Value::List(nodes) if nodes.len() <= MAX_TOKENS => Ok(nodes.clone()),
-        _ => Err(None),
-    });
+    let nodes = s.object_nodes(&spec);
     let first = first.map(|token| SecretHash::of(token.reveal().as_bytes()));
     let wanted = nodes.len();
     let mut tokens: Vec<ApiToken> = Vec::with_capacity(wanted);
     for (index, node) in nodes.into_iter().enumerate() {
         let element = format!("tokens[{index}]");
-        let is_object = matches!(node.clone().settled().value, Value::Object(_));
-        let section = s.open_at(&element, node);
-        if !is_object {
-            continue;
-        }
-        let origin = section.origin_of("name").unwrap_or_else(|| section.origin());
+        let section = s.open_element("tokens", index, node);
         let Some(token) = token(section, outside) else { continue };
         if tokens.iter().any(|other| other.name == token.name) {
             let text = format!("{:?} names another token already; names must differ", token.name);
-            s.fault(origin.clone(), &format!("{element}.name"), text);
+            s.fault(&format!("{element}.name"), text);
         }
         if token.name == ADMIN && first.is_some() {
             let text = "is what the audit calls admin.token; take another name";
-            s.fault(origin.clone(), &format!("{element}.name"), text);
+            s.fault(&format!("{element}.name"), text);
         }
         let known = tokens.iter().map(|other| &other.hash).chain(&first);
         if known.into_iter().any(|other| bool::from(other.same(&token.hash))) {
-            s.fault(origin, &element, "is the same token as another; each must be a token of its own");
+            s.fault(&element, "is the same token as another; each must be a token of its own");
         }
         tokens.push(token);
     }
@@ -128,33 +109,18 @@ fn tokens(s: &mut Section<'_>, first: Option<&Secret>, outside: &Outside<'_>) ->
 
 /// `None`: there is a fault.
 fn token(mut s: Section<'_>, outside: &Outside<'_>) -> Option<ApiToken> {
-    let name = Spec::new(
-        "name",
-        Shape::Other("1 to 128 letters, digits and . _ - : [ ]"),
-        "",
-        "What the audit calls whoever has it.",
-    );
-    let name = s.value(&name, |node| match &node.value {
-        Value::Text(text) => forms::backend_name(text).ok_or(None),
-        _ => Err(None),
-    });
+    let name = Spec::of("name", words::NAME, "", "What the audit calls whoever has it.");
+    let name = s.text(&name, |text| forms::backend_name(text).ok_or(None));
     let roles = [("read", Role::Read), ("write", Role::Write)];
     let role =
         s.choice("role", &roles, "", "Whether it may look alone (read) or change things, too (write).");
-    let text_or_null = |node: &Node| match &node.value {
-        Value::Null => Ok(None),
-        Value::Text(text) if !text.is_empty() => Ok(Some(text.clone())),
-        _ => Err(None),
-    };
-    let file = Spec::new("token_file", Shape::Other("a path"), "null", "The file that holds it.").or_null();
-    let variable =
-        Spec::new("token_env", Shape::Other("the name of a variable"), "null", "The variable that holds it.")
-            .or_null();
-    let (file_origin, env_origin) = (s.origin_of("token_file"), s.origin_of("token_env"));
-    let (file, variable) = (s.value(&file, text_or_null), s.value(&variable, text_or_null));
-    let (key, origin, text) = match (file, variable) {
-        (Some(file), None) => ("token_file", file_origin, environment::read_secret(&outside.base.join(file))),
-        (None, Some(variable)) => ("token_env", env_origin, outside.variable(&variable)),
+    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned()).ok_or(None);
+    let file = Spec::of("token_file", words::PATH, "null", "The file that holds it.").or_null();
+    let variable = Spec::of("token_env", words::VARIABLE, "null", "The variable that holds it.").or_null();
+    let (file, variable) = (s.text(&file, some), s.text(&variable, some));
+    let (key, text) = match (file, variable) {
+        (Some(file), None) => ("token_file", environment::read_secret(&outside.base.join(file))),
+        (None, Some(variable)) => ("token_env", outside.variable(&variable)),
         (both, _) => {
             if !s.faulty("token_file") && !s.faulty("token_env") {
                 let text = if both.is_some() {
@@ -162,8 +128,7 @@ fn token(mut s: Section<'_>, outside: &Outside<'_>) -> Option<ApiToken> {
                 } else {
                     "is missing; this or token_env"
                 };
-                let origin = s.origin();
-                s.fault(origin, "token_file", format!("{text} must say where the token is"));
+                s.fault("token_file", format!("{text} must say where the token is"));
             }
             s.end();
             return None;
@@ -176,13 +141,12 @@ fn token(mut s: Section<'_>, outside: &Outside<'_>) -> Option<ApiToken> {
     let hash = match secret {
         Ok(secret) => Some(SecretHash::of(secret.reveal().as_bytes())),
         Err(text) => {
-            let origin = origin.unwrap_or_else(|| s.origin());
-            s.fault(origin, key, text);
+            s.fault(key, text);
             None
         }
     };
     s.end();
-    Some(ApiToken { name: Some(name).filter(|name| !name.is_empty())?, role: role?, hash: hash? })
+    Some(ApiToken { name: name?, role: role?, hash: hash? })
 }
 
 impl Outside<'_> {

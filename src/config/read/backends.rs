@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{DELAY, IN_FLIGHT, MAX_LIST, NEEDS_LOOPS};
 use crate::config::forms::Authority;
-use crate::config::{Engine, forms};
+use crate::config::{Engine, forms, words};
 use crate::declare::{FaultOrigin, Member, Node, Section, Shape, Spec, Value, whole_of};
 use balancer_pool::backend::{BackendEntry, InFlightBound};
 
@@ -21,38 +21,32 @@ pub(super) struct Around<'a> {
 
 /// `is_needed`: there must be one.
 pub(super) fn backends(root: &mut Section<'_>, is_needed: bool, around: &Around<'_>) -> Vec<BackendEntry> {
-    let shape = Shape::Other(
+    let shape = Shape::objects(
         "a list of 1 to 1024 backends: [\"http://127.0.0.1:9001\"] or [{\"name\": \"a\", \"url\": \"http://127.0.0.1:9001\"}]",
+        usize::from(is_needed),
+        MAX_LIST,
     );
     let default = if is_needed { "" } else { "[]" };
     let spec =
         Spec::new("backends", shape, default, "Where requests go; at the top, those that no route takes.");
-    let least = usize::from(is_needed);
-    let nodes: Vec<Node> = root.value(&spec, |node| match &node.value {
-        Value::List(nodes) if (least..=MAX_LIST).contains(&nodes.len()) => Ok(nodes.clone()),
-        _ => Err(None),
-    });
+    let nodes = root.object_nodes(&spec);
     let mut backends: Vec<BackendEntry> = Vec::with_capacity(nodes.len());
     for (index, node) in nodes.into_iter().enumerate() {
         let element = format!("backends[{index}]");
-        let section = root.open_at(&element, named(node));
-        let origin = |key| section.origin_of(key).unwrap_or_else(|| section.origin());
-        let (name_origin, url_origin) = (origin("name"), origin("url"));
-        let backend = backend(section);
+        let backend = backend(root.open_element("backends", index, named(node)));
         if let Some(own) = around.own.iter().chain(&around.admin).find(|own| is_own(own, &backend)) {
             let text = format!("is our own listener {own}: requests would go round in a circle");
-            root.fault(url_origin.clone(), &format!("{element}.url"), text);
+            root.fault(&format!("{element}.url"), text);
         }
         if backend.is_tls && around.engine.is_portable() {
             root.fault(
-                url_origin,
                 &format!("{element}.url"),
                 format!("begins with https: TLS to backends {NEEDS_LOOPS}"),
             );
         }
         if !backend.name.is_empty() && backends.iter().any(|other| other.name == backend.name) {
             let text = format!("{:?} names another backend already; names must differ", backend.name);
-            root.fault(name_origin, &format!("{element}.name"), text);
+            root.fault(&format!("{element}.name"), text);
         }
         backends.push(backend);
     }
@@ -101,13 +95,15 @@ pub fn parse(name: &str, url: &str) -> Result<BackendEntry, Vec<(&'static str, S
     let mut faults = Vec::new();
     let good = forms::backend_name(name);
     if good.is_none() {
-        faults.push(("name", format!("must be {NAME}")));
+        faults.push(("name", format!("must be {}", words::NAME.words)));
     }
     match (good, forms::backend_url(url)) {
         (Some(name), Ok(Authority { host, port, is_tls })) => {
             return Ok(BackendEntry { is_tls, ..BackendEntry::new(&name, &host, port) });
         }
-        (_, Err(why)) => faults.push(("url", why.unwrap_or_else(|| format!("must be {URL}")))),
+        (_, Err(why)) => {
+            faults.push(("url", why.unwrap_or_else(|| format!("must be {}", words::BACKEND_URL.words))));
+        }
         (None, Ok(_)) => {}
     }
     Err(faults)
@@ -116,34 +112,27 @@ pub fn parse(name: &str, url: &str) -> Result<BackendEntry, Vec<(&'static str, S
 fn max_in_flight(s: &mut Section<'_>) -> Option<InFlightBound> {
     let about = "Most requests at once on all its addresses together; auto: as many as are measured to be of use, up to their \
                  answers' heads (balancing.auto); null: no bound.";
-    let spec = Spec::new("max_in_flight", Shape::Other(BOUND), "null", about).or_null();
-    s.value(&spec, |node| match &node.value {
-        Value::Null => Ok(None),
-        Value::Text(text) if text == "auto" => Ok(Some(InFlightBound::Auto)),
-        _ => whole_of(node, &IN_FLIGHT).map(|most| Some(InFlightBound::Number(most))),
+    in_flight(s, &Spec::of("max_in_flight", words::IN_FLIGHT, "null", about).or_null())
+}
+
+/// A bound, or `auto`.
+pub fn in_flight(s: &mut Section<'_>, spec: &Spec) -> Option<InFlightBound> {
+    s.some(spec, |node| match &node.value {
+        Value::Text(text) if text == "auto" => Ok(InFlightBound::Auto),
+        _ => whole_of(node, &IN_FLIGHT).map(InFlightBound::Number),
     })
 }
 
-const BOUND: &str = "a whole number from 1 to 1000000, \"auto\"";
-const NAME: &str = "1 to 128 letters, digits and . _ - : [ ]";
-const URL: &str = "http://HOST[:PORT], https://HOST[:PORT] or srv://_SERVICE._PROTO.DOMAIN";
-
 fn backend(mut s: Section<'_>) -> BackendEntry {
-    let name = Spec::new("name", Shape::Text(NAME), "", "Unique; what logs, metrics and the API call it.");
-    let url = Spec::new(
+    let name = Spec::of("name", words::NAME, "", "Unique; what logs, metrics and the API call it.");
+    let url = Spec::of(
         "url",
-        Shape::Text(URL),
+        words::BACKEND_URL,
         "",
         "Where it listens; without a port 80, or 443 for https. srv: where SRV records (RFC 2782) say, over plain HTTP.",
     );
-    let name = s.value(&name, |node| match &node.value {
-        Value::Text(text) => forms::backend_name(text).ok_or(None),
-        _ => Err(None),
-    });
-    let authority = s.value(&url, |node| match &node.value {
-        Value::Text(text) => forms::backend_url(text),
-        _ => Err(None),
-    });
+    let name = s.text(&name, |text| forms::backend_name(text).ok_or(None)).unwrap_or_default();
+    let authority = s.text(&url, forms::backend_url).unwrap_or_default();
     let weight = s.whole("weight", 0..=1_000, "1", "Share relative to the others; 0: no traffic.");
     let backup = s.bool("backup", "false", "Used only when no other backend is left.");
     let slow_start = s.duration(

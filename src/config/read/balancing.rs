@@ -1,8 +1,8 @@
 //! Keys of `balancing`.
 
 use super::{IN_FLIGHT, TIMEOUT};
-use crate::config::{Balancing, Secret, Sticky, forms};
-use crate::declare::{Section, Shape, Spec, Value};
+use crate::config::{Balancing, Secret, Sticky, forms, words};
+use crate::declare::{Section, Spec};
 use balancer_pool::fair::AutoBounds;
 use balancer_pool::queue::QueueOrder;
 use balancer_pool::strategy::{HashOn, Strategy};
@@ -12,16 +12,13 @@ pub(super) fn balancing(mut s: Section<'_>) -> Balancing {
                  round_robin: smooth and weighted; random_two: the less loaded of two drawn ones; peak_ewma: the quicker \
                  of two drawn ones; hash: the same one for the same key; first: the first that is not full.";
     let strategy = s.choice("strategy", &Strategy::ALL, "\"least_connections\"", about);
-    let hash_on = Spec::new(
+    let hash_on = Spec::of(
         "hash_on",
-        Shape::Text("\"ip\", \"client\", \"uri\", \"header:NAME\" or \"cookie:NAME\""),
+        words::HASH_ON,
         "\"ip\"",
         "What the strategy hash takes for the key; a request without that header or cookie has its address.",
     );
-    let hash_on = s.value(&hash_on, |node| match &node.value {
-        Value::Text(text) => forms::hash_on(text).map(Some).ok_or(None),
-        _ => Err(None),
-    });
+    let hash_on = s.text(&hash_on, |text| forms::hash_on(text).ok_or(None));
     let about = "Most requests at once on all backends together; null: no bound.";
     let max_in_flight = s.whole_or_null("max_in_flight", IN_FLIGHT, "null", about);
     let about = "Of backends with \"max_in_flight\": \"auto\": where a measured bound begins, and between what it stays.";
@@ -54,10 +51,7 @@ pub(super) fn balancing(mut s: Section<'_>) -> Balancing {
 
 fn auto(mut s: Section<'_>) -> AutoBounds {
     const RANGE: std::ops::RangeInclusive<u64> = 1..=1_000;
-    let origin = s.origin();
-    let origin = |s: &Section<'_>, key| s.origin_of(key).unwrap_or_else(|| origin.clone());
-    let (start_at, min_at) = (origin(&s, "start"), origin(&s, "min"));
-    let has_start = s.origin_of("start").is_some();
+    let has_start = s.get("start").is_some();
     let start: u32 = s.whole(
         "start",
         RANGE,
@@ -68,39 +62,24 @@ fn auto(mut s: Section<'_>) -> AutoBounds {
     let about = "It is never higher. What waits for its answer's head much longer than usual (long polls) comes on top, up to 4 × max in all.";
     let max: u32 = s.whole("max", RANGE, "1000", about);
     if s.is_sound() && min > max {
-        s.fault(min_at, "min", format!("must be at most max, which is {max}; found {min}"));
+        s.fault("min", format!("must be at most max, which is {max}; found {min}"));
     } else if s.is_sound() && has_start && !(min..=max).contains(&start) {
         let text = format!("must be from min to max, which are {min} and {max}; found {start}");
-        s.fault(start_at, "start", text);
+        s.fault("start", text);
     }
     s.end();
     AutoBounds { start: start.min(max).max(min), min, max }
 }
 
 fn sticky(mut s: Section<'_>) -> Sticky {
-    let cookie = Spec::new(
-        "cookie",
-        Shape::Text("1 to 128 letters, digits and other characters of a token (RFC 9110 §5.6.2)"),
-        "\"balancer\"",
-        "The cookie's name.",
-    );
-    let secret = Spec::new(
-        "secret",
-        Shape::Text("16 to 512 visible ASCII characters without spaces"),
-        "",
-        "What the cookie is signed with; the same in every instance.",
-    )
-    .secret();
+    let cookie = Spec::of("cookie", words::TOKEN, "\"balancer\"", "The cookie's name.");
+    let secret =
+        Spec::of("secret", words::SECRET, "", "What the cookie is signed with; the same in every instance.")
+            .secret();
     let sticky = Sticky {
-        cookie: s.value(&cookie, |node| match &node.value {
-            Value::Text(text) => forms::token_name(text).ok_or(None),
-            _ => Err(None),
-        }),
+        cookie: s.text(&cookie, |text| forms::token_name(text).ok_or(None)).unwrap_or_default(),
         secret: s
-            .value(&secret, |node| match &node.value {
-                Value::Text(text) => forms::token(text).map(Some).map_err(|_| None),
-                _ => Err(None),
-            })
+            .text(&secret, |text| forms::token(text).map_err(|_| None))
             .unwrap_or_else(|| Secret::new("")),
         secure: s.bool("secure", "false", "Browsers send it over TLS alone."),
     };

@@ -1,7 +1,7 @@
 //! Keys of `frontend`.
 
 use super::{DELAY, NEEDS_LOOPS, TIMEOUT};
-use crate::config::{Engine, Frontend};
+use crate::config::{Engine, Frontend, words};
 use crate::declare::{Section, Shape, Spec};
 
 #[expect(clippy::too_many_lines, reason = "a table: one key after the other, and a struct is built at once")]
@@ -10,7 +10,7 @@ pub(super) fn frontend(mut s: Section<'_>) -> Frontend {
     let about = "What accepts and parses; auto: epoll where it is built, else tiny_http.";
     let upgrades = Spec::new(
         "upgrades",
-        Shape::List { of: "\"websocket\", the one protocol that is relayed", max: 1 },
+        Shape::List { of: words::UPGRADE, max: 1, single: false },
         "[\"websocket\"]",
         "Protocols that a connection may be upgraded to.",
     );
@@ -19,8 +19,6 @@ pub(super) fn frontend(mut s: Section<'_>) -> Frontend {
         _ => Err(None),
     };
     const BYTES_MAX: u64 = 16 << 20;
-    let workers_origin = s.origin_of("workers").unwrap_or_else(|| s.origin());
-    let h2c_origin = s.origin_of("h2c").unwrap_or_else(|| s.origin());
     s.gone("active_workers", "how many workers ran at once");
     s.gone("worker_wait", "how long a connection waited for a free worker");
     let frontend = Frontend {
@@ -102,7 +100,7 @@ pub(super) fn frontend(mut s: Section<'_>) -> Frontend {
             "\"5s\"",
             "How long a side may be slower than min_bytes_per_sec.",
         ),
-        upgrades: s.list(&upgrades, false, websocket),
+        upgrades: s.list(&upgrades, websocket),
         abort_on_close: s.bool(
             "abort_on_close",
             "true",
@@ -133,10 +131,10 @@ pub(super) fn frontend(mut s: Section<'_>) -> Frontend {
             "must be at most {most}, 4 a core: it means loops now, each of which serves many connections at once, and no longer \
              threads that serve one; null is one a core"
         );
-        s.fault(workers_origin, "workers", text);
+        s.fault("workers", text);
     }
     if frontend.h2c && frontend.engine.is_portable() {
-        s.fault(h2c_origin, "h2c", format!("is true: HTTP/2 {NEEDS_LOOPS}"));
+        s.fault("h2c", format!("is true: HTTP/2 {NEEDS_LOOPS}"));
     }
     s.end();
     frontend

@@ -1,33 +1,22 @@
 //! Keys of `health_check`.
 
 use super::TIMEOUT;
-use crate::config::{HealthCheck, forms};
-use crate::declare::{Section, Shape, Spec, Value};
+use crate::config::{HealthCheck, forms, words};
+use crate::declare::{Section, Spec};
 use balancer_http::framing::response::HeadRules;
 
 /// `head_rules`: how an answer's head is read.
 pub(super) fn health_check(mut s: Section<'_>, head_rules: HeadRules) -> HealthCheck {
-    let path = Spec::new(
-        "path",
-        Shape::Text("a path that begins with /, such as \"/healthz\""),
-        "\"/\"",
-        "What is asked for, by GET.",
-    );
-    let expect = Spec::new(
+    let path = Spec::of("path", words::TARGET, "\"/\"", "What is asked for, by GET.");
+    let expect = Spec::of(
         "expect",
-        Shape::Text("status codes from 100 to 599, such as \"200-399\" or \"200,204\""),
+        words::HEALTHY_STATUSES,
         "\"200-499\"",
         "Answers that count as healthy. A 401 or 404 says that the server is there.",
     );
     let check = HealthCheck {
-        path: s.value(&path, |node| match &node.value {
-            Value::Text(text) => forms::target(text).ok_or(None),
-            _ => Err(None),
-        }),
-        expect: s.value(&expect, |node| match &node.value {
-            Value::Text(text) => forms::status_ranges(text).ok_or(None),
-            _ => Err(None),
-        }),
+        path: s.text(&path, |text| forms::target(text).ok_or(None)).unwrap_or_default(),
+        expect: s.text(&expect, |text| forms::status_ranges(text).ok_or(None)).unwrap_or_default(),
         interval: s.duration(
             "interval",
             ("10ms", "1d"),

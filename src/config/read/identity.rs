@@ -1,12 +1,8 @@
 //! `rate_limit.key` and `rate_limit.unknown_keys`: what tells clients apart.
 
-use crate::config::forms;
-use crate::declare::{Node, Section, Shape, Spec, Value};
+use crate::config::{forms, words};
+use crate::declare::{Node, Section, Spec, Value};
 use balancer_limiter::identity::{CERTIFICATE_NAME, KeySource, MAX_SOURCES, Source, UnknownKeys};
-
-/// What every fault says is allowed.
-const FORMS: &str = "\"ip\", \"header:NAME\", \"cookie:NAME\", \"bearer\", \"cert\", \"cert:san\", {\"header\": \"NAME\", \"as\": \"KIND\"}, or a list of at \
-                     most 8 of these";
 
 /// Longest `as`: most of an id is left for the value.
 const MAX_KIND_BYTES: usize = 64;
@@ -14,13 +10,12 @@ const MAX_KIND_BYTES: usize = 64;
 /// The sources that are looked at before the address, in order; empty: the address alone.
 /// `knows_certificates`: clients are asked for theirs.
 pub(super) fn keys(s: &mut Section<'_>, knows_certificates: bool) -> Vec<KeySource> {
-    let spec = Spec::new(
+    let spec = Spec::of(
         "key",
-        Shape::Other(FORMS),
+        words::CLIENT_KEYS,
         "\"ip\"",
         "What tells clients apart: the first that a request has and the store knows; the address ends every list.",
     );
-    let origin = s.origin_of("key").unwrap_or_else(|| s.origin());
     let keys: Vec<KeySource> = s.value(&spec, |node| match &node.value {
         Value::List(elements) if elements.is_empty() || elements.len() > MAX_SOURCES => Err(None),
         Value::List(elements) => list(elements).map_err(Some),
@@ -29,11 +24,7 @@ pub(super) fn keys(s: &mut Section<'_>, knows_certificates: bool) -> Vec<KeySour
     let of_certificate =
         |key: &&KeySource| matches!(key.source, Source::Certificate | Source::CertificateName);
     if let Some(key) = keys.iter().find(of_certificate).filter(|_| !knows_certificates) {
-        s.fault(
-            origin,
-            "key",
-            format!("names {key}, and no client is asked for a certificate: set tls.client_auth"),
-        );
+        s.fault("key", format!("names {key}, and no client is asked for a certificate: set tls.client_auth"));
     }
     keys
 }
@@ -70,7 +61,7 @@ fn list(elements: &[Node]) -> Result<Vec<KeySource>, String> {
 
 /// One element; `None`: the address.
 fn source(node: &Node) -> Result<Option<KeySource>, String> {
-    let wrong = || format!("must be {FORMS}; found {}", node.describe(true));
+    let wrong = || format!("must be {}; found {}", words::CLIENT_KEYS.words, node.describe(true));
     match &node.value {
         Value::Text(text) => match (text.as_str(), text.split_once(':')) {
             ("ip", _) => Ok(None),

@@ -20,6 +20,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 pub(super) use backends::by_address as backend_by_address;
+pub(crate) use backends::in_flight;
 pub use backends::is_own;
 pub use backends::parse as parse_backend;
 
@@ -27,9 +28,9 @@ use admin::Outside;
 
 use super::{
     AccessFormat, AccessLog, Audit, CacheConfig, Config, Database, DatabaseUrl, Discovery, Engine, Given,
-    LogConfig, LogFormat, TlsConfig, forms,
+    LogConfig, LogFormat, TlsConfig, forms, words,
 };
-use crate::declare::{FaultOrigin, Section, Shape, Spec, Value};
+use crate::declare::{Section, Shape, Spec, Value, owned};
 
 /// Most elements of a list of networks, names or backends.
 const MAX_LIST: usize = 1_024;
@@ -43,11 +44,9 @@ const DELAY: (&str, &str) = ("0s", "1d");
 /// What a bound on requests at once may be.
 const IN_FLIGHT: std::ops::RangeInclusive<u64> = 1..=1_000_000;
 
-const ADDRESS: &str = "an address with a port, such as \"127.0.0.1:8080\" or \"[::]:8080\"";
 /// What speaks TLS and HTTP/2; the end of a sentence.
 const NEEDS_LOOPS: &str =
     "needs the loops (frontend.engine \"epoll\" or \"auto\", on Linux), which the tiny_http engine has not";
-const NETWORK: &str = "an IP network such as \"10.0.0.0/8\" or an IP address";
 
 /// Reads the whole tree; relative paths count from `base`, `env` is the process's environment, and `store` is where limits
 /// are kept unless `database.url` says it.
@@ -59,14 +58,14 @@ pub(super) fn config(
 ) -> Config {
     let admin =
         admin::admin(root.section("admin", "Who may call the API, and where."), &Outside { base, env });
-    let Doors { listen, listen_origin, tls, tls_origin } = doors(&mut root, base, admin.listen);
+    let (listen, tls) = doors(&mut root, base, admin.listen);
     let of_tls = tls.iter().flat_map(|tls| &tls.listen);
     let own: Vec<SocketAddr> = listen.iter().chain(of_tls).copied().collect();
     let frontend = frontend::frontend(root.section("frontend", "The front door: accepts, parses, bounds."));
     let engine = frontend.engine;
     let around = backends::Around { own: &own, admin: admin.listen, engine, base };
     if tls.is_some() && engine.is_portable() {
-        root.fault(tls_origin, "tls", format!("is there: TLS {NEEDS_LOOPS}"));
+        root.fault("tls", format!("is there: TLS {NEEDS_LOOPS}"));
     }
     let callers_are_told = admin.listen.is_some() || admin.token.is_some() || !admin.tokens.is_empty();
     let max_body_bytes = frontend.max_body_bytes;
@@ -107,54 +106,44 @@ pub(super) fn config(
         given: Given::default(),
     };
     if !callers_are_told {
-        tells_callers(&mut root, listen_origin, &config);
+        tells_callers(&mut root, &config);
     }
-    let schema =
-        Spec::new("$schema", Shape::Text("a URL or a path"), "null", "Where editors find the schema.")
-            .or_null();
-    root.value(&schema, |node| match node.value {
-        Value::Null | Value::Text(_) => Ok(()),
-        _ => Err(None),
-    });
+    let schema = Spec::of("$schema", words::SCHEMA, "null", "Where editors find the schema.").or_null();
+    root.text(&schema, owned);
     root.end();
     config
 }
 
-/// Where clients come in, and where the file says so.
-struct Doors {
-    listen: Vec<SocketAddr>,
-    listen_origin: FaultOrigin,
-    tls: Option<TlsConfig>,
-    tls_origin: FaultOrigin,
-}
-
-fn doors(root: &mut Section<'_>, base: &Path, admin: Option<SocketAddr>) -> Doors {
+/// Where clients come in.
+fn doors(
+    root: &mut Section<'_>,
+    base: &Path,
+    admin: Option<SocketAddr>,
+) -> (Vec<SocketAddr>, Option<TlsConfig>) {
     let listen = Spec::new(
         "listen",
-        Shape::List { of: ADDRESS, max: MAX_LISTENERS },
+        Shape::List { of: words::ADDRESS, max: MAX_LISTENERS, single: true },
         "\"127.0.0.1:8080\"",
         "Where the public port listens: an address or a list of them; null: there is the TLS port alone.",
     )
     .or_null();
-    let listen_origin = root.origin_of("listen").unwrap_or_else(|| root.origin());
-    let listen = root.list(&listen, true, forms::address);
-    let tls_origin = root.origin_of("tls").unwrap_or_else(|| root.origin());
+    let listen = root.list(&listen, forms::address);
     let about = "The TLS port; null: there is none.";
     let tls = root.section_of("tls", about, |section| tls::tls(section, base));
     let of_tls = tls.as_ref().map_or(&[][..], |tls| &tls.listen);
-    own_addresses(root, (listen_origin.clone(), tls_origin.clone()), (&listen, of_tls), admin);
-    Doors { listen, listen_origin, tls, tls_origin }
+    own_addresses(root, &listen, of_tls, admin);
+    (listen, tls)
 }
 
-/// At least one listener, and none twice. Both pairs are of `listen` and `tls`.
+/// At least one listener, and none twice.
 fn own_addresses(
     root: &mut Section<'_>,
-    (origin, tls_origin): (FaultOrigin, FaultOrigin),
-    (listen, tls): (&[SocketAddr], &[SocketAddr]),
+    listen: &[SocketAddr],
+    tls: &[SocketAddr],
     admin: Option<SocketAddr>,
 ) {
     if listen.is_empty() && tls.is_empty() && !root.faulty("listen") && !root.faulty("tls.listen") {
-        root.fault(origin, "listen", "needs at least one address, unless tls has one");
+        root.fault("listen", "needs at least one address, unless tls has one");
         return;
     }
     let is_doubled = |all: &mut dyn Iterator<Item = SocketAddr>| {
@@ -166,38 +155,33 @@ fn own_addresses(
     };
     let plain = || listen.iter().copied().chain(admin);
     if is_doubled(&mut plain()) {
-        root.fault(origin, "listen", "holds an address twice, or that of admin.listen");
+        root.fault("listen", "holds an address twice, or that of admin.listen");
     } else if is_doubled(&mut plain().chain(tls.iter().copied())) {
-        root.fault(tls_origin, "tls.listen", "holds an address twice, or one of listen or admin.listen");
+        root.fault("tls.listen", "holds an address twice, or one of listen or admin.listen");
     }
 }
 
 /// On an address of all interfaces the portable engine does not know at which address a connection came in, and so can't
 /// ask whose process a caller of the API is.
-fn tells_callers(root: &mut Section<'_>, origin: FaultOrigin, config: &Config) {
+fn tells_callers(root: &mut Section<'_>, config: &Config) {
     let is_everywhere = config.listen.iter().any(|address| address.ip().is_unspecified());
     if cfg!(target_os = "linux") && config.frontend.engine == Engine::TinyHttp && is_everywhere {
         let text = "is every address of this machine, where the tiny_http engine can't tell who calls the API: set \
                     admin.token (BALANCER_ADMIN_TOKEN) or admin.listen, name an address, or take another frontend.engine";
-        root.fault(origin, "listen", text);
+        root.fault("listen", text);
     }
 }
 
 fn discovery(mut s: Section<'_>) -> Discovery {
-    let resolver = Spec::new(
+    let resolver = Spec::of(
         "resolver",
-        Shape::Text("an IP address with a port, such as \"10.0.0.2:53\""),
+        words::RESOLVER,
         "null",
         "A name server to ask; null: whatever the system is set up to.",
     )
     .or_null();
-    let resolver = s.value(&resolver, |node| match &node.value {
-        Value::Null => Ok(None),
-        Value::Text(text) => {
-            text.parse::<SocketAddr>().ok().filter(|at| at.port() != 0).map(Some).ok_or(None)
-        }
-        _ => Err(None),
-    });
+    let resolver =
+        s.text(&resolver, |text| text.parse::<SocketAddr>().ok().filter(|at| at.port() != 0).ok_or(None));
     s.end();
     Discovery { resolver }
 }
@@ -223,33 +207,21 @@ fn cache(mut s: Section<'_>) -> CacheConfig {
 }
 
 fn database(mut s: Section<'_>, base: &Path, store: DatabaseUrl) -> Database {
-    let url = Spec::new(
-        "url",
-        Shape::Text("sqlite:PATH or postgres://USER:PASSWORD@HOST[:PORT]/DATABASE[?sslmode=…]"),
-        "\"sqlite:data/balancer.db\"",
-        "Where limits are kept.",
-    )
-    .secret();
-    let is_given = s.origin_of("url").is_some();
-    let url = s.value(&url, |node| match &node.value {
-        Value::Text(text) => forms::database_url(text, base).map(Some),
-        _ => Err(None),
-    });
-    let listen_url = Spec::new(
+    let url =
+        Spec::of("url", words::DATABASE, "\"sqlite:data/balancer.db\"", "Where limits are kept.").secret();
+    let url = s.text(&url, |text| forms::database_url(text, base));
+    let is_given = s.has("url");
+    let listen_url = Spec::of(
         "listen_url",
-        Shape::Other("postgres://USER:PASSWORD@HOST[:PORT]/DATABASE[?sslmode=…]"),
+        words::POSTGRES,
         "null",
         "Where changes by other instances are heard of; null: by url, which must then lead to the server itself.",
     )
     .or_null()
     .secret();
-    let listen_url = s.value(&listen_url, |node| match &node.value {
-        Value::Null => Ok(None),
-        Value::Text(text) => match forms::database_url(text, base)? {
-            DatabaseUrl::Postgres(url) => Ok(Some(url)),
-            DatabaseUrl::Sqlite(_) | DatabaseUrl::Memory => Err(None),
-        },
-        _ => Err(None),
+    let listen_url = s.text(&listen_url, |text| match forms::database_url(text, base)? {
+        DatabaseUrl::Postgres(url) => Ok(url),
+        DatabaseUrl::Sqlite(_) | DatabaseUrl::Memory => Err(None),
     });
     let database = Database {
         url: url.filter(|_| is_given).unwrap_or(store),
@@ -274,9 +246,9 @@ fn log(mut s: Section<'_>, base: &Path) -> LogConfig {
     use log::LevelFilter::{Debug, Error, Info, Off, Trace, Warn};
     let levels =
         [("off", Off), ("error", Error), ("warn", Warn), ("info", Info), ("debug", Debug), ("trace", Trace)];
-    let access = Spec::new(
+    let access = Spec::of(
         "access",
-        Shape::Other("true, false or \"file:PATH\""),
+        words::ACCESS_LOG,
         "true",
         "Where a line a request goes: to stdout, nowhere, to a file.",
     );
@@ -294,23 +266,17 @@ fn log(mut s: Section<'_>, base: &Path) -> LogConfig {
             .unwrap_or(AccessFormat::Json),
         level: s.choice("level", &levels, "\"info\"", "What goes to stderr.").unwrap_or(Info),
         access: s
-            .value(&access, |node| match &node.value {
-                Value::Bool(true) => Ok(Some(AccessLog::Stdout)),
-                Value::Bool(false) => Ok(Some(AccessLog::Off)),
+            .some(&access, |node| match &node.value {
+                Value::Bool(true) => Ok(AccessLog::Stdout),
+                Value::Bool(false) => Ok(AccessLog::Off),
                 Value::Text(text) => match text.strip_prefix("file:") {
-                    Some(path) if !path.is_empty() && !path.ends_with('/') && !path.contains('\0') => {
-                        Ok(Some(AccessLog::File(base.join(path))))
-                    }
+                    Some(path) if !path.ends_with('/') => forms::file(path, base).map(AccessLog::File),
                     _ => Err(None),
                 },
                 _ => Err(None),
             })
             .unwrap_or(AccessLog::Stdout),
-        query: s.value(&query, |node| match node.value {
-            Value::Null => Ok(None),
-            Value::Bool(shown) => Ok(Some(shown)),
-            _ => Err(None),
-        }),
+        query: s.flag(&query),
     };
     s.end();
     log

@@ -1,13 +1,13 @@
 //! Keys of `outlier`.
 
 use super::TIMEOUT;
-use crate::config::{Outlier, forms};
-use crate::declare::{Section, Shape, Spec, Value};
+use crate::config::{Outlier, forms, words};
+use crate::declare::{Section, Spec};
 
 pub(super) fn outlier(mut s: Section<'_>) -> Outlier {
-    let statuses = Spec::new(
+    let statuses = Spec::of(
         "statuses",
-        Shape::Text("status codes from 100 to 599, such as \"500-599\" or \"502,503\""),
+        words::OUTLIER_STATUSES,
         "null",
         "Answers that count as failures; null: only connections that fail or break, and time-outs.",
     )
@@ -32,11 +32,7 @@ pub(super) fn outlier(mut s: Section<'_>) -> Outlier {
             "How long it is out the first time; twice as long with each relapse, up to five minutes.",
         ),
         max_ejected: s.share("max_ejected", "0.5", "Share of the endpoints that may be out at once."),
-        statuses: s.value(&statuses, |node| match &node.value {
-            Value::Null => Ok(Vec::new()),
-            Value::Text(text) => forms::status_ranges(text).ok_or(None),
-            _ => Err(None),
-        }),
+        statuses: s.text(&statuses, |text| forms::status_ranges(text).ok_or(None)).unwrap_or_default(),
     };
     s.end();
     outlier

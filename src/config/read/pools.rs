@@ -3,7 +3,7 @@
 use super::backends::Around;
 use super::{backends, balancing, health_check, outlier, upstream};
 use crate::config::PoolConfig;
-use crate::declare::{Inherited, Member, Node, Report, Section, Shape, Spec, Value};
+use crate::declare::{Section, Shape, Spec};
 use balancer_pool::backends::DEFAULT_POOL;
 
 /// Most pools.
@@ -16,72 +16,34 @@ const NAME: &str = "1 to 63 of a to z, 0 to 9, _ and -, the first a letter or a 
 
 /// Every pool: `default` first, the others in the order in which they stand there.
 pub(super) fn pools(root: &mut Section<'_>, around: &Around<'_>) -> Vec<PoolConfig> {
-    let above = root.copies(&INHERITED);
-    let is_alone = !root.has_some("pools") && !root.has_some("routes");
-    let mut pools = vec![pool(root, DEFAULT_POOL, is_alone, around)];
     let about = "More pools, by their names. Each takes backends, and balancing, upstream, outlier and health_check as they \
                  stand at the top; what it leaves out of these is as it is there. A \
                  cookie that it does not name is called by the pool, too: balancer_NAME.";
-    root.declare(&Spec::new("pools", Shape::Section, "{}", about));
-    let Some(node) = root.take("pools") else { return pools };
-    let node = node.settled();
-    let members = match node.value {
-        Value::Object(members) if members.len() <= MAX_POOLS => members,
-        Value::Object(members) => {
-            root.fault(
-                node.origin,
-                "pools",
-                format!("must be at most {MAX_POOLS} pools; found {}", members.len()),
-            );
-            return pools;
-        }
-        _ => {
-            let found = node.describe(false);
-            root.fault(
-                node.origin,
-                "pools",
-                format!("must be an object of pools by their names; found {found}"),
-            );
-            return pools;
-        }
-    };
-    for Member { name, origin, node } in members {
-        let key = format!("pools.{name}");
-        let wrong = if name == DEFAULT_POOL {
-            Some("is what the pool of the backends at the top is called".to_owned())
-        } else if pools.iter().any(|one| one.name == name) {
-            Some("doubled key: there is a pool of that name already".to_owned())
-        } else {
-            (!is_name(&name)).then(|| format!("is no name for a pool: it must be {NAME}"))
-        };
-        if let Some(text) = wrong {
-            root.fault(origin, &key, text);
+    let is_alone = !root.has_parts("pools") && !root.has_parts("routes");
+    let mut pools = vec![pool(root, DEFAULT_POOL, is_alone, around)];
+    for member in
+        root.entries(&Spec::new("pools", Shape::Named("pools by their names"), "{}", about), MAX_POOLS)
+    {
+        let name = member.name.as_str();
+        if name == DEFAULT_POOL {
+            root.fault_of("pools", &member, "is what the pool of the backends at the top is called");
+            continue;
+        } else if !is_name(name) {
+            root.fault_of("pools", &member, format!("is no name for a pool: it must be {NAME}"));
             continue;
         }
-        let mut inherited = Inherited::by(&key);
-        let has_cookie = has(&node, &["balancing", "sticky", "cookie"]);
-        let node = inherited.complete(node, &above);
-        let mut apart = Report { overrides: true, ..Report::default() };
-        let mut section = Section::open(&mut apart, key, node);
-        let mut read = pool(&mut section, &name, true, around);
+        let sticky = member.node.clone().member("balancing").and_then(|node| node.member("sticky"));
+        let has_cookie = sticky.and_then(|node| node.member("cookie")).is_some();
+        let mut section = root.open_over(&format!("pools.{name}"), member.node, &INHERITED);
+        let mut read = pool(&mut section, name, true, around);
+        section.end();
         if let Some(sticky) = read.balancing.sticky.as_mut().filter(|_| !has_cookie) {
             // One host may have paths in several pools, and a browser keeps one cookie of a name.
             sticky.cookie = format!("{}_{name}", sticky.cookie);
         }
         pools.push(read);
-        section.end();
-        root.absorb(apart, &inherited);
     }
     pools
-}
-
-/// Whether there is something at that path of an object.
-fn has(node: &Node, path: &[&str]) -> bool {
-    let Some((first, rest)) = path.split_first() else { return true };
-    match &node.clone().settled().value {
-        Value::Object(members) => members.iter().any(|one| one.name == *first && has(&one.node, rest)),
-        _ => false,
-    }
 }
 
 fn is_name(name: &str) -> bool {

@@ -1,14 +1,14 @@
 //! Keys of `rate_limit`.
 
-use super::{MAX_LIST, NETWORK, identity, rules, terms};
-use crate::config::{BudgetScope, RateLimit, RateLimitHeaders, forms};
+use super::{MAX_LIST, identity, rules, terms};
+use crate::config::{BudgetScope, RateLimit, RateLimitHeaders, forms, words};
 use crate::declare::{Section, Shape, Spec};
 
 /// `knows_certificates`: clients are asked for theirs.
 pub(super) fn rate_limit(mut s: Section<'_>, knows_certificates: bool) -> RateLimit {
     let trusted = Spec::new(
         "trusted_proxies",
-        Shape::List { of: NETWORK, max: MAX_LIST },
+        Shape::List { of: words::NETWORK, max: MAX_LIST, single: false },
         "[]",
         "Peers whose forwarding headers count.",
     );
@@ -32,7 +32,7 @@ pub(super) fn rate_limit(mut s: Section<'_>, knows_certificates: bool) -> RateLi
                 "Whether all instances on one PostgreSQL take from one budget: auto: they do; off: each counts alone, as on SQLite.",
             )
             .unwrap_or_default(),
-        trusted_proxies: s.list(&trusted, false, forms::network),
+        trusted_proxies: s.list(&trusted, forms::network),
         headers: s
             .choice(
                 "headers",

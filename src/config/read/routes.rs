@@ -11,11 +11,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{MAX_LIST, NETWORK, TIMEOUT};
-use crate::config::forms;
+use super::{MAX_LIST, TIMEOUT};
 use crate::config::read::terms;
 use crate::config::routes::{RouteAction, RouteConfig, RouteList, SetField};
-use crate::declare::{FaultOrigin, Node, Section, Shape, Spec, Value};
+use crate::config::{forms, words};
+use crate::declare::{FaultOrigin, Section, Shape, Spec, Value};
 use balancer_http::path::normal;
 use balancer_http::routes::{HostPattern, RouteTable};
 use balancer_limiter::terms::{BucketName, MAX_IN_FLIGHT, MAX_ROUTES};
@@ -25,9 +25,14 @@ use limits::SharedBuckets;
 
 const _: () = assert!(MAX_ROUTES == 10_000 && MAX_IN_FLIGHT == 1_000_000, "messages say so");
 
-const ROUTES: (&str, &str, &str) = (
+const ROUTES: Spec = Spec::new(
     "routes",
-    "a list of at most 10000 routes: [{\"host\": \"api.example.com\", \"pool\": \"api\"}]",
+    Shape::objects(
+        "a list of at most 10000 routes: [{\"host\": \"api.example.com\", \"pool\": \"api\"}]",
+        0,
+        MAX_ROUTES,
+    ),
+    "[]",
     "Which requests go to which pool, or elsewhere: by the host, then by the longest path.",
 );
 
@@ -51,7 +56,7 @@ struct Before<'a> {
 pub(super) fn routes(root: &mut Section<'_>, around: &RouteContext<'_>) -> RouteList {
     let mut before = Before { around, files: Files::default(), buckets: SharedBuckets::default() };
     let mut signs = Vec::new();
-    let routes = root.objects(ROUTES, 0..=MAX_ROUTES, |section| route(section, &mut signs, &mut before));
+    let routes = root.objects(&ROUTES, |section| route(section, &mut signs, &mut before));
     let named = |number: usize| format!("routes[{number}]");
     let told: Vec<(usize, &HostPattern, &str)> = signs
         .iter()
@@ -63,9 +68,9 @@ pub(super) fn routes(root: &mut Section<'_>, around: &RouteContext<'_>) -> Route
         Err(same) => (Arc::default(), same),
     };
     for (first, second) in same.iter().map(|same| (told[same.first].0, told[same.second].0)) {
-        let other = place(&signs[first].origin, &named(first));
+        let other = place(&root.origin_at(&named(first)), &named(first));
         let text = format!("is for the same requests as {other}: two routes differ in host or path");
-        root.fault(signs[second].origin.clone(), &format!("{}.path", named(second)), text);
+        root.fault(&format!("{}.path", named(second)), text);
     }
     let mut names = HashMap::new();
     for (number, sign) in signs.iter().enumerate().filter(|_| same.is_empty()) {
@@ -75,19 +80,17 @@ pub(super) fn routes(root: &mut Section<'_>, around: &RouteContext<'_>) -> Route
             sign.name.as_deref().unwrap_or(""),
             named(other)
         );
-        root.fault(sign.name_origin.clone(), &format!("{}.name", named(number)), text);
+        root.fault(&format!("{}.name", named(number)), text);
     }
     // With a fault anywhere nothing comes of either.
     RouteList { table, all: routes.into_iter().flatten().collect() }
 }
 
-/// What routes are told apart by, with where it stands.
+/// What routes are told apart by.
 struct Sign {
     host: Option<HostPattern>,
     path: Option<String>,
     name: Option<String>,
-    origin: FaultOrigin,
-    name_origin: FaultOrigin,
 }
 
 /// Where another route stands, for a message.
@@ -100,8 +103,6 @@ fn place(origin: &FaultOrigin, path: &str) -> String {
 
 /// `None` after a fault.
 fn route(mut s: Section<'_>, signs: &mut Vec<Sign>, before: &mut Before<'_>) -> Option<RouteConfig> {
-    let origin = s.origin();
-    let name_origin = s.origin_of("name").unwrap_or_else(|| origin.clone());
     let around = before.around;
     let host = host(&mut s);
     let path = path(&mut s);
@@ -117,21 +118,21 @@ fn route(mut s: Section<'_>, signs: &mut Vec<Sign>, before: &mut Before<'_>) -> 
     let about = "Fields of its answers: a value, or null to take one out. $client_ip, $request_id and $host stand for their values.";
     let set_response_headers = fields::fields(&mut s, "set_response_headers", about, fields::Side::Response);
     let networks = |s: &mut Section<'_>, name, about| {
-        let spec = Spec::new(name, Shape::List { of: NETWORK, max: MAX_LIST }, "[]", about);
-        s.list(&spec, true, forms::network)
+        let spec =
+            Spec::new(name, Shape::List { of: words::NETWORK, max: MAX_LIST, single: true }, "[]", about);
+        s.list(&spec, forms::network)
     };
     let allow = networks(&mut s, "allow", "Clients that alone may come in; none: all.");
     let deny = networks(&mut s, "deny", "Clients that may not come in.");
     let users = before.files.users(&mut s, around.base);
     let errors = before.files.errors(&mut s, around.base);
     if let Some(action) = action.as_ref().filter(|action| !matches!(action, RouteAction::Pool(_))) {
-        forward.needs_pool(&mut s, action);
+        needs_pool(&mut s, action);
     }
     let is_sound = s.is_sound();
     s.end();
-    signs.push(Sign { host: host.clone(), path: path.clone(), name: shown.clone(), origin, name_origin });
-    let Forward { max_body_bytes, request_timeout, strip_prefix, add_prefix, set_request_headers, given: _ } =
-        forward;
+    signs.push(Sign { host: host.clone(), path: path.clone(), name: shown.clone() });
+    let Forward { max_body_bytes, request_timeout, strip_prefix, add_prefix, set_request_headers } = forward;
     let route = RouteConfig {
         name: shown?.into(),
         host: host?,
@@ -156,9 +157,8 @@ fn route(mut s: Section<'_>, signs: &mut Vec<Sign>, before: &mut Before<'_>) -> 
 
 /// `None` after a fault.
 fn host(s: &mut Section<'_>) -> Option<HostPattern> {
-    let words = "a host such as \"api.example.com\" or \"*.example.com\"";
     let about = "For which host, at any port; *. in front: for all names below that one; null: for any.";
-    let spec = Spec::new("host", Shape::Text(words), "null", about).or_null();
+    let spec = Spec::of("host", words::HOST, "null", about).or_null();
     s.value(&spec, |node| match &node.value {
         Value::Null => Ok(Some(HostPattern::Any)),
         Value::Text(text) => match HostPattern::parse(text) {
@@ -171,28 +171,14 @@ fn host(s: &mut Section<'_>) -> Option<HostPattern> {
 
 /// `None` after a fault.
 fn path(s: &mut Section<'_>) -> Option<String> {
-    let words = "a path that begins with /, without a query, such as \"/login\"";
     let about = "For this path and all below it, by whole segments: /img is for /img/a and not for /images.";
-    let spec = Spec::new("path", Shape::Text(words), "\"/\"", about);
-    s.value(&spec, |node| match &node.value {
-        Value::Text(text) if text.starts_with('/') && !text.contains(['?', '#']) && text.len() <= 1_024 => {
-            Ok(Some(text.clone()))
-        }
-        _ => Err(None),
-    })
+    s.text(&Spec::of("path", words::ROUTE_PATH, "\"/\"", about), forms::route_path)
 }
 
 fn name(s: &mut Section<'_>) -> Option<String> {
-    let words = "1 to 64 printable ASCII characters, and not \"concurrency\"";
     let about = "What logs and answers call it and the bucket of its limit; null: its host and its path.";
-    let spec = Spec::new("name", Shape::Text(words), "null", about).or_null();
-    s.value(&spec, |node| match &node.value {
-        Value::Null => Ok(None),
-        Value::Text(text) => {
-            BucketName::parse(text).map(|name| Some(name.as_str().to_owned())).map_err(|_| None)
-        }
-        _ => Err(None),
-    })
+    let spec = Spec::of("name", words::BUCKET_NAME, "null", about).or_null();
+    s.text(&spec, |text| BucketName::parse(text).map(|name| name.as_str().to_owned()).map_err(|_| None))
 }
 
 /// `api.example.com/`, `/img`.
@@ -210,18 +196,14 @@ struct Forward {
     strip_prefix: bool,
     add_prefix: Option<String>,
     set_request_headers: Vec<SetField>,
-    /// Which of these keys are there, and where.
-    given: Vec<(&'static str, FaultOrigin)>,
 }
 
 const OF_POOLS: [&str; 5] =
     ["max_body_bytes", "request_timeout", "strip_prefix", "add_prefix", "set_request_headers"];
 
 fn forward(s: &mut Section<'_>, around: &RouteContext<'_>, path: Option<&str>) -> Forward {
-    let given = OF_POOLS.into_iter().filter_map(|name| Some((name, s.origin_of(name)?))).collect();
     let about = "Fields of requests, as the backend sees them: a value, or null to take one out. $client_ip, $request_id and $host stand for their values.";
     Forward {
-        given,
         max_body_bytes: max_body_bytes(s, around),
         request_timeout: request_timeout(s),
         strip_prefix: strip_prefix(s, path),
@@ -230,28 +212,24 @@ fn forward(s: &mut Section<'_>, around: &RouteContext<'_>, path: Option<&str>) -
     }
 }
 
-impl Forward {
-    /// Faults for what can have no effect.
-    fn needs_pool(&self, s: &mut Section<'_>, action: &RouteAction) {
-        let what =
-            if matches!(action, RouteAction::Redirect(_)) { "redirects" } else { "answers them itself" };
-        for (name, at) in &self.given {
-            if !s.faulty(name) {
-                let text = format!("is for requests that go to a pool, and this route {what}; take it out");
-                s.fault(at.clone(), name, text);
-            }
+/// Faults for what can have no effect.
+fn needs_pool(s: &mut Section<'_>, action: &RouteAction) {
+    let what = if matches!(action, RouteAction::Redirect(_)) { "redirects" } else { "answers them itself" };
+    for name in OF_POOLS {
+        if s.has(name) && !s.faulty(name) {
+            let text = format!("is for requests that go to a pool, and this route {what}; take it out");
+            s.fault(name, text);
         }
     }
 }
 
 fn max_body_bytes(s: &mut Section<'_>, around: &RouteContext<'_>) -> Option<u64> {
-    let origin = s.origin_of("max_body_bytes").unwrap_or_else(|| s.origin());
     let about = "Longest body of its requests, at most frontend.max_body_bytes; null: that.";
     let bytes: Option<u64> = s.whole_or_null("max_body_bytes", 0..=1 << 40, "null", about);
     if let Some(bytes) = bytes.filter(|bytes| *bytes > around.max_body_bytes) {
         let most = around.max_body_bytes;
         let text = format!("must be at most frontend.max_body_bytes, which is {most}; found {bytes}");
-        s.fault(origin, "max_body_bytes", text);
+        s.fault("max_body_bytes", text);
     }
     bytes
 }
@@ -262,12 +240,10 @@ fn request_timeout(s: &mut Section<'_>) -> Option<Duration> {
 }
 
 fn strip_prefix(s: &mut Section<'_>, path: Option<&str>) -> bool {
-    let origin = s.origin_of("strip_prefix").unwrap_or_else(|| s.origin());
     let about = "The backend sees the path without the route's, which it is told in X-Forwarded-Prefix.";
     let strips = s.bool("strip_prefix", "false", about);
     if strips && path.is_some_and(|path| normal(path) == "/") {
         s.fault(
-            origin,
             "strip_prefix",
             "has nothing to take off: the route's path is \"/\"; name one, or take it out",
         );
@@ -276,17 +252,11 @@ fn strip_prefix(s: &mut Section<'_>, path: Option<&str>) -> bool {
 }
 
 fn add_prefix(s: &mut Section<'_>) -> Option<String> {
-    let words = "a path below which others stand, such as \"/v2\"";
     let about = "The backend sees the path below this one; null: as it is.";
-    let spec = Spec::new("add_prefix", Shape::Text(words), "null", about).or_null();
-    s.value(&spec, |node: &Node| match &node.value {
-        Value::Null => Ok(None),
-        Value::Text(text) => {
-            let path =
-                forms::target(text).filter(|path| !path.contains('?') && normal(path) == path.as_str());
-            let path = path.map(|path| path.trim_end_matches('/').to_owned());
-            path.filter(|path| !path.is_empty()).map(Some).ok_or(None)
-        }
-        _ => Err(None),
+    let spec = Spec::of("add_prefix", words::PREFIX, "null", about).or_null();
+    s.text(&spec, |text| {
+        let path = forms::target(text).filter(|path| !path.contains('?') && normal(path) == path.as_str());
+        let path = path.map(|path| path.trim_end_matches('/').to_owned());
+        path.filter(|path| !path.is_empty()).ok_or(None)
     })
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{MAX_LIST, terms};
-use crate::config::forms;
-use crate::declare::{FaultOrigin, Node, Parsed, Section, Shape, Spec, Value};
+use crate::config::{forms, words};
+use crate::declare::{Node, Parsed, Section, Shape, Spec, Value};
 use balancer_http::cors::Cors;
 use balancer_limiter::request_rules::{Effect, MAX_COST, RequestRule, RequestRules};
 use balancer_limiter::terms::{BucketId, BucketName, BucketSpec, DEFAULT_BUCKET, MAX_RULES};
@@ -12,25 +12,22 @@ use balancer_limiter::terms::{BucketId, BucketName, BucketSpec, DEFAULT_BUCKET, 
 const _: () = assert!(MAX_RULES == 64 && MAX_COST == 1_000_000, "messages say so");
 
 pub(super) fn rules(s: &mut Section<'_>) -> RequestRules {
-    let spec = (
-        "rules",
+    let shape = Shape::objects(
         "a list of at most 64 rules: [{\"match\": {\"method\": \"POST\", \"path\": \"/login\"}, \"limit\": \"5/m\"}]",
-        "What some requests need beside or instead of a token of their client's limit.",
+        0,
+        MAX_RULES,
     );
-    let mut origins = Vec::new();
-    let read = s.objects(spec, 0..=MAX_RULES, |section| {
-        origins.push(section.origin());
-        rule(section)
-    });
+    let about = "What some requests need beside or instead of a token of their client's limit.";
+    let read = s.objects(&Spec::new("rules", shape, "[]", about), rule);
     let mut rules: Vec<RequestRule> = Vec::with_capacity(read.len());
-    for ((index, rule), origin) in read.into_iter().enumerate().zip(origins) {
+    for (index, rule) in read.into_iter().enumerate() {
         let Some(rule) = rule else { continue };
         if rules.iter().any(|other| other.name == rule.name) {
             let text = format!("{:?} names another rule already; names must differ", &*rule.name);
-            s.fault(origin, &format!("rules[{index}].name"), text);
+            s.fault(&format!("rules[{index}].name"), text);
         } else if let Some(other) = rules.iter().find(|other| other.meets(&rule)) {
             let text = format!("is for requests that rule {:?} is for already", &*other.name);
-            s.fault(origin, &format!("rules[{index}].match"), text);
+            s.fault(&format!("rules[{index}].match"), text);
         }
         rules.push(rule);
     }
@@ -39,21 +36,16 @@ pub(super) fn rules(s: &mut Section<'_>) -> RequestRules {
 
 /// `None` after a fault.
 fn rule(mut s: Section<'_>) -> Option<RequestRule> {
-    let origin = s.origin();
-    let name = Spec::new(
+    let name = Spec::of(
         "name",
-        Shape::Text("1 to 64 printable ASCII characters, and not \"concurrency\""),
+        words::BUCKET_NAME,
         "null",
         "What answers call its bucket; null: its methods and its path.",
     )
     .or_null();
-    let name = s.value(&name, |node| match &node.value {
-        Value::Null => Ok(None),
-        Value::Text(text) => BucketName::parse(text).map(Some).map_err(|_| None),
-        _ => Err(None),
-    });
+    let name = s.text(&name, |text| BucketName::parse(text).map_err(|_| None));
     let (methods, path) = matching(s.section("match", "Which requests."));
-    let effect = effect(&mut s, &origin);
+    let effect = effect(&mut s);
     let is_named = name.is_some();
     let name = name.or_else(|| {
         let methods = methods.as_ref()?.join(",");
@@ -61,7 +53,7 @@ fn rule(mut s: Section<'_>) -> Option<RequestRule> {
         BucketName::parse(&format!("{methods}{space}{}", path.as_ref()?)).ok()
     });
     if !is_named && name.is_none() && methods.is_some() && path.is_some() {
-        s.fault(origin, "name", "is missing: methods and path are too long for one, or not ASCII");
+        s.fault("name", "is missing: methods and path are too long for one, or not ASCII");
     }
     s.end();
     let (name, methods, path) = (name?, methods?, path?);
@@ -85,26 +77,12 @@ fn owned(rule: &BucketName, buckets: &[BucketSpec]) -> Arc<[BucketSpec]> {
 
 /// Methods, none for all, and the path; `None` after a fault.
 fn matching(mut s: Section<'_>) -> (Option<Vec<String>>, Option<String>) {
-    let method = Spec::new(
-        "method",
-        Shape::Other("a method such as \"POST\", or a list of 1 to 16"),
-        "null",
-        "For which methods, as they are written; null: for all.",
-    )
-    .or_null();
-    let path = Spec::new(
-        "path",
-        Shape::Text("a path that begins with /, without a query, such as \"/login\""),
-        "",
-        "For this path and all below it.",
-    );
+    let method =
+        Spec::of("method", words::METHODS, "null", "For which methods, as they are written; null: for all.")
+            .or_null();
+    let path = Spec::of("path", words::ROUTE_PATH, "", "For this path and all below it.");
     let methods = s.value(&method, |node| methods(node).map(Some));
-    let path = s.value(&path, |node| match &node.value {
-        Value::Text(text) if text.starts_with('/') && !text.contains(['?', '#']) && text.len() <= 1_024 => {
-            Ok(Some(text.clone()))
-        }
-        _ => Err(None),
-    });
+    let path = s.text(&path, forms::route_path);
     s.end();
     (methods, path)
 }
@@ -122,18 +100,9 @@ fn methods(node: &Node) -> Parsed<Vec<String>> {
 }
 
 /// Exactly one of four; `None` after a fault.
-fn effect(s: &mut Section<'_>, origin: &FaultOrigin) -> Option<Effect> {
-    let limit = Spec::new(
-        "limit",
-        Shape::Text("a limit such as \"5/m\" or \"600/m burst 50\""),
-        "null",
-        "One bucket more, for each client.",
-    )
-    .or_null();
-    let limit = s.value(&limit, |node| match &node.value {
-        Value::Null => Ok(None),
-        _ => terms::written(node).map(Some),
-    });
+fn effect(s: &mut Section<'_>) -> Option<Effect> {
+    let about = "One bucket more, for each client.";
+    let limit = s.text(&Spec::of("limit", words::RULE_LIMIT, "null", about).or_null(), terms::written);
     let buckets = terms::buckets(s);
     let cost: Option<u32> = s.whole_or_null(
         "cost",
@@ -148,11 +117,7 @@ fn effect(s: &mut Section<'_>, origin: &FaultOrigin) -> Option<Effect> {
     let all = [of_buckets, of_limit, cost.map(Effect::Cost), exempt.then_some(Effect::Exempt)];
     let count = all.iter().flatten().count();
     if count != 1 && s.is_sound() {
-        s.fault(
-            origin.clone(),
-            "limit",
-            "must stand alone: a rule has one of limit, buckets, cost and exempt",
-        );
+        s.fault("limit", "must stand alone: a rule has one of limit, buckets, cost and exempt");
     }
     all.into_iter().flatten().next().filter(|_| count == 1)
 }
@@ -161,24 +126,23 @@ fn effect(s: &mut Section<'_>, origin: &FaultOrigin) -> Option<Effect> {
 pub(super) fn cors(s: &mut Section<'_>) -> Option<Cors> {
     let about = "Scripts of which other origins may see refusals; null: none. Their preflights cost no token, and are refused while their client has none.";
     let mut s = s.section_if_given("cors", about)?;
-    let origin = s.origin();
     let origins = Spec::new(
         "origins",
-        Shape::List { of: "an origin such as \"https://app.example\", or \"*\" for all", max: MAX_LIST },
+        Shape::List { of: words::ORIGIN, max: MAX_LIST, single: true },
         "[]",
         "The origins.",
     );
-    let mut origins = s.list(&origins, true, |text| match text {
+    let mut origins = s.list(&origins, |text| match text {
         "*" => Ok("*".to_owned()),
         _ => forms::origin(text).ok_or(None),
     });
     let credentials = s.bool("credentials", "false", "Requests with cookies may see them too.");
     if origins.is_empty() && !s.faulty("origins") {
-        s.fault(origin.clone(), "origins", "needs at least one origin, or \"*\"");
+        s.fault("origins", "needs at least one origin, or \"*\"");
     }
     let any = origins.iter().any(|origin| origin == "*");
     if any && credentials {
-        s.fault(origin, "credentials", "needs named origins: browsers take no \"*\" with it");
+        s.fault("credentials", "needs named origins: browsers take no \"*\" with it");
     }
     origins.retain(|origin| origin != "*");
     s.end();

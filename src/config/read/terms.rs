@@ -1,6 +1,7 @@
 //! Keys of limits: of their numbers, and of buckets with names.
 
-use crate::declare::{Node, Parsed, Section, Shape, Spec, Value};
+use crate::config::words;
+use crate::declare::{Parsed, Section, Shape, Spec, micro_of};
 use balancer_importance::{Importance, Priority};
 use balancer_limiter::document::BucketMembers;
 use balancer_limiter::importance::GivenImportance;
@@ -11,75 +12,42 @@ const _: () = assert!(MAX_PER_SECS == 366 * 86_400 && MAX_BUCKETS == 4, "message
 
 /// `null`, `"100/s burst 20"`, an object with both numbers, or one with buckets.
 pub(super) fn terms_or_null(s: &mut Section<'_>, name: &'static str, about: &'static str) -> Option<Terms> {
-    let spec = Spec::new(
-        name,
-        Shape::Other(
-            "a limit: \"100/s\", \"600/m burst 50\", {\"capacity\": 100, \"rate_per_sec\": 10} or {\"buckets\": […]}",
-        ),
-        "null",
-        about,
-    )
-    .or_null();
-    if s.peek_object(name) {
+    let spec = Spec::of(name, words::LIMIT, "null", about).or_null();
+    if let Some(node) = s.get(name).filter(|node| node.clone().members().is_some()) {
         s.declare(&spec);
-        let node = s.take(name)?;
         let section = s.open_at(name, node);
-        let with_buckets = ["buckets", "max_in_flight", "weight", "priority"]
-            .iter()
-            .any(|key| section.origin_of(key).is_some());
+        let with_buckets =
+            ["buckets", "max_in_flight", "weight", "priority"].iter().any(|key| section.has(key));
         return if with_buckets {
             Some(of_buckets(section))
         } else {
             Some(Terms::of_numbers(numbers(section)))
         };
     }
-    s.value(&spec, |node| match &node.value {
-        Value::Null => Ok(None),
-        _ => written(node).map(|limit| Some(Terms::of_numbers(limit))),
-    })
+    s.text(&spec, written).map(Terms::of_numbers)
 }
 
 /// `"100/s burst 20"`.
-pub(super) fn written(node: &Node) -> Parsed<Limit> {
-    match &node.value {
-        Value::Text(text) => Limit::parse(text).map_err(|fault| Some(fault.to_string())),
-        _ => Err(None),
-    }
+pub(super) fn written(text: &str) -> Parsed<Limit> {
+    Limit::parse(text).map_err(|fault| Some(fault.to_string()))
 }
 
 /// `{"capacity": 100, "rate_per_sec": 10}`.
 fn numbers(mut s: Section<'_>) -> Limit {
-    let rate = Spec::new(
-        "rate_per_sec",
-        Shape::Number("a number: 0, or 0.000001 to 1000000000 with at most 6 decimals"),
-        "",
-        "Tokens that come back each second; 0: none.",
-    );
-    let capacity = s.whole_required(
-        "capacity",
-        0..=u64::from(Limit::MAX_CAPACITY),
-        "Most tokens that a bucket holds; 0 refuses everything.",
-    );
-    let micro = s.value(&rate, micro);
+    let about = "Tokens that come back each second; 0: none.";
+    let rate = Spec::of("rate_per_sec", words::AMOUNT, "", about);
+    let about = "Most tokens that a bucket holds; 0 refuses everything.";
+    let capacity = s.whole("capacity", 0..=u64::from(Limit::MAX_CAPACITY), "", about);
+    let micro = s.some(&rate, micro_of).unwrap_or_default();
     s.end();
     Limit { capacity, rate: Rate::per_second(micro) }
-}
-
-fn micro(node: &Node) -> Parsed<u64> {
-    match &node.value {
-        Value::Number(text) => match Rate::parse_decimal(text) {
-            Ok(rate) => Ok(rate.micro),
-            Err(fault) => Err(Some(format!("{fault}; found {}", node.describe(true)))),
-        },
-        _ => Err(None),
-    }
 }
 
 /// `{"buckets": […], "max_in_flight": 20}`.
 fn of_buckets(mut s: Section<'_>) -> Terms {
     let buckets = buckets(&mut s);
     if buckets.is_empty() && s.is_sound() {
-        s.fault(s.origin(), "buckets", "is missing; a limit has 1 to 4");
+        s.fault("buckets", "is missing; a limit has 1 to 4");
     }
     let terms = Terms {
         buckets: buckets.into(),
@@ -105,24 +73,18 @@ fn of_buckets(mut s: Section<'_>) -> Terms {
 
 /// `priority`: `critical`, `normal` or `background`.
 pub(super) fn priority(s: &mut Section<'_>, about: &'static str) -> Option<Priority> {
-    let words = Shape::Choice(Priority::ALL.map(Priority::name).to_vec());
-    let spec = Spec::new("priority", words, "null", about).or_null();
-    s.value(&spec, |node| match &node.value {
-        Value::Null => Ok(None),
-        Value::Text(text) => Priority::of_name(text).map(Some).ok_or(None),
-        _ => Err(None),
-    })
+    s.choice("priority", &Priority::ALL.map(|one| (one.name(), one)), "null", about)
 }
 
 /// 0 to 4 buckets whose names differ.
 pub(super) fn buckets(s: &mut Section<'_>) -> Vec<BucketSpec> {
-    let spec = (
-        "buckets",
+    let shape = Shape::objects(
         "a list of 1 to 4 buckets: [{\"name\": \"day\", \"amount\": 1000, \"per\": \"1d\"}]",
-        "What each request needs a token of.",
+        0,
+        MAX_BUCKETS,
     );
     let mut buckets = Vec::new();
-    s.objects(spec, 0..=MAX_BUCKETS, |section| {
+    s.objects(&Spec::new("buckets", shape, "[]", "What each request needs a token of."), |section| {
         let bucket = bucket(section, &buckets);
         buckets.extend(bucket);
     });
@@ -131,39 +93,13 @@ pub(super) fn buckets(s: &mut Section<'_>) -> Vec<BucketSpec> {
 
 /// `None` after a fault. `beside` are the buckets before it.
 fn bucket(mut s: Section<'_>, beside: &[BucketSpec]) -> Option<BucketSpec> {
-    let name_at = s.origin_of("name").unwrap_or_else(|| s.origin());
-    let name = Spec::new(
-        "name",
-        Shape::Text("1 to 64 printable ASCII characters, and not \"concurrency\""),
-        "",
-        "What answers call it; levels carry over by it.",
-    );
-    let amount = Spec::new(
-        "amount",
-        Shape::Number("a number: 0, or 0.000001 to 1000000000 with at most 6 decimals"),
-        "",
-        "Tokens that come back each span; 0: none.",
-    );
-    let per = Spec::new(
-        "per",
-        Shape::Text("a span such as \"1s\", \"1m\", \"1h\" or \"1d\", at most \"366d\", or \"1mo\""),
-        "",
-        "The span.",
-    );
-    let reset = Spec::new(
-        "reset",
-        Shape::Choice(vec!["utc"]),
-        "null",
-        "utc: filled at each UTC hour, day or month (as per says) and at no other time.",
-    )
-    .or_null();
-    let text_if = |node: &Node, is_one: fn(&str) -> bool| match &node.value {
-        Value::Text(text) if is_one(text) => Ok(Some(text.clone())),
-        _ => Err(None),
-    };
-    let name = s.value(&name, |node| text_if(node, |text| BucketName::parse(text).is_ok()));
-    let amount_micro = s.value(&amount, |node| micro(node).map(Some));
-    let per = s.value(&per, |node| text_if(node, |text| parse_per(text).is_some()));
+    let name = Spec::of("name", words::BUCKET_NAME, "", "What answers call it; levels carry over by it.");
+    let amount = Spec::of("amount", words::AMOUNT, "", "Tokens that come back each span; 0: none.");
+    let per = Spec::of("per", words::PER, "", "The span.");
+    let text_if = |text: &str, is_one: bool| is_one.then(|| text.to_owned()).ok_or(None);
+    let name = s.text(&name, |text| text_if(text, BucketName::parse(text).is_ok()));
+    let amount_micro = s.some(&amount, micro_of);
+    let per = s.text(&per, |text| text_if(text, parse_per(text).is_some()));
     let capacity: Option<u64> = s.whole_or_null(
         "capacity",
         0..=u64::from(Limit::MAX_CAPACITY),
@@ -176,11 +112,8 @@ fn bucket(mut s: Section<'_>, beside: &[BucketSpec]) -> Option<BucketSpec> {
         "\"enforced\"",
         "shadow: takes tokens and counts what it would refuse, refuses nothing.",
     );
-    let reset = s.value(&reset, |node| match &node.value {
-        Value::Null => Ok(None),
-        Value::Text(text) if text == "utc" => Ok(Some("utc")),
-        _ => Err(None),
-    });
+    let about = "utc: filled at each UTC hour, day or month (as per says) and at no other time.";
+    let reset = s.choice("reset", &[("utc", "utc")], "null", about);
     let read = BucketMembers {
         name: name.as_deref(),
         amount_micro,
@@ -189,10 +122,7 @@ fn bucket(mut s: Section<'_>, beside: &[BucketSpec]) -> Option<BucketSpec> {
         mode,
         reset,
     };
-    let bucket = read.check(beside, &mut |member, text| {
-        let origin = if member == "name" { name_at.clone() } else { s.origin() };
-        s.fault(origin, member, text);
-    })?;
+    let bucket = read.check(beside, &mut |member, text| s.fault(member, text))?;
     s.end();
     Some(bucket)
 }

@@ -4,36 +4,30 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{DELAY, TIMEOUT, tls};
-use crate::config::{RetryOn, UpstreamConfig, forms};
-use crate::declare::{Section, Shape, Spec, Value, parse_duration};
+use crate::config::{RetryOn, UpstreamConfig, forms, words};
+use crate::declare::{Section, Shape, Spec, parse_duration};
 
 #[expect(clippy::too_many_lines, reason = "a table: one key after the other, and a struct is built at once")]
 pub(super) fn upstream(mut s: Section<'_>, base: &Path) -> UpstreamConfig {
-    let request_timeout = Spec::new(
+    let request_timeout = Spec::of(
         "request_timeout",
-        Shape::Text("a duration from \"1ms\" to \"1d\", such as \"1m\""),
+        words::REQUEST_TIMEOUT,
         "null",
         "How long a request may take in all, with retries and its answer's body; null: no bound of its own.",
     )
     .or_null();
     let retry_on = Spec::new(
         "retry_on",
-        Shape::List {
-            of: "\"connect\", \"reset\", \"timeout\" or a status such as \"503\" or \"502-504\"",
-            max: 32,
-        },
+        Shape::List { of: words::RETRY_ON, max: 32, single: false },
         "[\"connect\", \"reset\"]",
         "After what a request is sent again; anything but a failed connection only when its method is idempotent.",
     );
-    let retry_on = s.list(&retry_on, false, |text| forms::retry_on(text).ok_or(None));
+    let retry_on = s.list(&retry_on, |text| forms::retry_on(text).ok_or(None));
     let upstream = UpstreamConfig {
-        request_timeout: s.value(&request_timeout, |node| match &node.value {
-            Value::Null => Ok(None),
-            Value::Text(text) => parse_duration(text)
+        request_timeout: s.text(&request_timeout, |text| {
+            parse_duration(text)
                 .filter(|limit| (Duration::from_millis(1)..=Duration::from_secs(86_400)).contains(limit))
-                .map(Some)
-                .ok_or(None),
-            _ => Err(None),
+                .ok_or(None)
         }),
         retry_on: retry_on.into_iter().fold(RetryOn::default(), |mut all, one| {
             all.connect |= one.connect;

@@ -1,7 +1,8 @@
 //! `pool`, `redirect` and `respond`: of which a route has one.
 
 use crate::config::routes::{FixedAnswer, Redirect, RouteAction};
-use crate::declare::{Section, Shape, Spec, Value, did_you_mean};
+use crate::config::words;
+use crate::declare::{self, Section, Spec, did_you_mean, whole_of};
 use balancer_http::template::Template;
 
 /// Longest body of `respond`.
@@ -10,7 +11,7 @@ const MAX_RESPOND_BYTES: usize = 65_536;
 /// `None` after a fault.
 pub(super) fn action(s: &mut Section<'_>, pools: &[&str]) -> Option<RouteAction> {
     const KEYS: [&str; 3] = ["pool", "redirect", "respond"];
-    let given: Vec<_> = KEYS.into_iter().filter_map(|name| Some((name, s.origin_of(name)?))).collect();
+    let given = KEYS.into_iter().rfind(|name| s.has(name)).unwrap_or("pool");
     let pool = pool(s, pools);
     let about = "Send clients elsewhere; null: no.";
     let redirect = s.section_of("redirect", about, redirect);
@@ -25,14 +26,9 @@ pub(super) fn action(s: &mut Section<'_>, pools: &[&str]) -> Option<RouteAction>
     let count = all.iter().flatten().count();
     if count == 0 && !is_faulty {
         let hint = if pools.is_empty() { String::new() } else { format!("; pools are {}", shown(pools)) };
-        s.fault(
-            s.origin(),
-            "pool",
-            format!("is missing: a route has one of pool, redirect and respond{hint}"),
-        );
+        s.fault("pool", format!("is missing: a route has one of pool, redirect and respond{hint}"));
     } else if count > 1 {
-        let (name, origin) = given.last().cloned().unwrap_or_else(|| ("pool", s.origin()));
-        s.fault(origin, name, "must stand alone: a route has one of pool, redirect and respond");
+        s.fault(given, "must stand alone: a route has one of pool, redirect and respond");
     }
     all.into_iter().flatten().next().filter(|_| count == 1)
 }
@@ -47,36 +43,26 @@ fn shown(pools: &[&str]) -> String {
 
 fn pool(s: &mut Section<'_>, pools: &[&str]) -> Option<String> {
     let about = "The pool that its requests go to.";
-    let spec = Spec::new("pool", Shape::Text("the name of a pool"), "null", about).or_null();
-    s.value(&spec, |node| match &node.value {
-        Value::Null => Ok(None),
-        Value::Text(text) if pools.contains(&text.as_str()) => Ok(Some(text.clone())),
-        Value::Text(text) => {
-            let hint = did_you_mean(text, pools.iter().copied());
-            let known =
-                if pools.is_empty() { "there is none".into() } else { format!("there are {}", shown(pools)) };
-            Err(Some(format!("names no pool: {known}; found {}{hint}", node.describe(true))))
+    let spec = Spec::of("pool", words::POOL, "null", about).or_null();
+    s.text(&spec, |text| {
+        if pools.contains(&text) {
+            return Ok(text.to_owned());
         }
-        _ => Err(None),
+        let hint = did_you_mean(text, pools.iter().copied());
+        let known =
+            if pools.is_empty() { "there is none".into() } else { format!("there are {}", shown(pools)) };
+        Err(Some(format!("names no pool: {known}; found {}{hint}", declare::shown(text))))
     })
 }
 
 /// `None` after a fault.
 fn redirect(mut s: Section<'_>) -> Option<Redirect> {
-    let words = "a URL such as \"https://new.example\", or a path that begins with /; $client_ip, $request_id and $host stand for their values";
     let about = "Where to. Behind a URL without a path come the request's path and query; a URL with a path, or a path, is taken as it is.";
-    let to = Spec::new("to", Shape::Text(words), "", about);
-    let to = s.value(&to, |node| match &node.value {
-        Value::Text(text) => target(text).map(Some),
-        _ => Err(None),
-    });
+    let to = s.text(&Spec::of("to", words::REDIRECT, "", about), target);
     let about = "301, 302, 303, 307 or 308; 307 and 308 keep method and body, 301 and 308 are remembered by browsers.";
-    let statuses = Spec::new("status", Shape::Number("301, 302, 303, 307 or 308"), "308", about);
-    let status = s.value(&statuses, |node| match &node.value {
-        Value::Number(text) => match text.parse::<u16>() {
-            Ok(status @ (301 | 302 | 303 | 307 | 308)) => Ok(Some(status)),
-            _ => Err(None),
-        },
+    let status = Spec::of("status", words::REDIRECT_STATUS, "308", about);
+    let status = s.some(&status, |node| match whole_of(node, &(301..=308))? {
+        status @ (301 | 302 | 303 | 307 | 308) => Ok(status),
         _ => Err(None),
     });
     s.end();
@@ -110,21 +96,17 @@ fn target(text: &str) -> Result<(Template, bool), Option<String>> {
 /// `None` after a fault.
 fn respond(mut s: Section<'_>) -> Option<FixedAnswer> {
     let status = s.whole("status", 200..=599, "200", "The answer's status.");
-    let origin = s.origin_of("body").unwrap_or_else(|| s.origin());
-    let body = Spec::new(
+    let body = Spec::of(
         "body",
-        Shape::Text("a text of at most 65536 bytes"),
+        words::BODY,
         "\"\"",
         "The answer's body, plain text unless set_response_headers gives another Content-Type.",
     );
-    let body = s.value(&body, |node| match &node.value {
-        Value::Text(text) if text.len() <= MAX_RESPOND_BYTES => Ok(Some(text.as_str().into())),
-        _ => Err(None),
-    });
+    let body = s.text(&body, |text| (text.len() <= MAX_RESPOND_BYTES).then(|| text.into()).ok_or(None));
     if matches!(status, 204 | 205 | 304)
         && body.as_ref().is_some_and(|body: &std::sync::Arc<str>| !body.is_empty())
     {
-        s.fault(origin, "body", format!("must be empty: an answer with status {status} has none"));
+        s.fault("body", format!("must be empty: an answer with status {status} has none"));
     }
     s.end();
     Some(FixedAnswer { status, body: body? })

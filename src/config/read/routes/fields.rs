@@ -1,8 +1,8 @@
 //! `set_request_headers` and `set_response_headers`.
 
-use crate::config::forms;
 use crate::config::routes::SetField;
-use crate::declare::{Member, Section, Shape, Spec, Value};
+use crate::config::{forms, words};
+use crate::declare::{Section, Spec, Value};
 use balancer_http::headers;
 use balancer_http::template::Template;
 
@@ -26,29 +26,21 @@ pub(super) fn fields(
     about: &'static str,
     side: Side,
 ) -> Vec<SetField> {
-    let shape =
-        Shape::Other("an object of at most 64 fields: {\"X-Client\": \"$client_ip\", \"X-Old\": null}");
-    let spec = Spec::new(name, shape, "{}", about);
-    let members: Vec<Member> = s.value(&spec, |node| match &node.value {
-        Value::Object(members) if members.len() <= MAX_FIELDS => Ok(members.clone()),
-        _ => Err(None),
-    });
+    let members = s.entries(&Spec::of(name, words::FIELDS, "{}", about), MAX_FIELDS);
     let mut fields: Vec<SetField> = Vec::with_capacity(members.len());
     for member in members {
-        let Member { name: field, origin, node } = member;
-        let path = format!("{name}.{field}");
-        let read = if fields.iter().any(|other| other.name.eq_ignore_ascii_case(&field)) {
+        let read = if fields.iter().any(|other| other.name.eq_ignore_ascii_case(&member.name)) {
             Err("doubled field: it was given before".to_owned())
         } else {
-            check_name(&field, side).and_then(|()| match &node.value {
+            check_name(&member.name, side).and_then(|()| match &member.node.value {
                 Value::Null => Ok(None),
                 Value::Text(text) => value(text).map(Some),
-                _ => Err(format!("must be a text or null; found {}", node.describe(true))),
+                _ => Err(format!("must be a text or null; found {}", member.node.describe(true))),
             })
         };
         match read {
-            Ok(value) => fields.push(SetField { name: field, value }),
-            Err(text) => s.fault(origin, &path, text),
+            Ok(value) => fields.push(SetField { name: member.name, value }),
+            Err(text) => s.fault_of(name, &member, text),
         }
     }
     fields

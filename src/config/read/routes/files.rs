@@ -6,10 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::htpasswd::Users;
-use crate::declare::{Member, Section, Shape, Spec, Value};
+use crate::config::{forms, words};
+use crate::declare::{Section, Spec, Value};
 
 /// Largest file of users. 10,000 with bcrypt hashes need about 800 KiB.
 const MAX_USERS_BYTES: u64 = 1 << 20;
+/// Most pages of one route: one a status.
+const MAX_PAGES: usize = 200;
 /// Largest page.
 const MAX_PAGE_BYTES: u64 = 256 << 10;
 /// All pages together: they stay in memory.
@@ -26,14 +29,9 @@ pub(super) struct Files {
 impl Files {
     /// `basic_auth`.
     pub fn users(&mut self, s: &mut Section<'_>, base: &Path) -> Option<Arc<Users>> {
-        let origin = s.origin_of("basic_auth").unwrap_or_else(|| s.origin());
         let about = "A file of users and bcrypt hashes of their passwords, as htpasswd -B writes it, which clients have to show (RFC 7617); null: none.";
-        let spec = Spec::new("basic_auth", Shape::Text("a path"), "null", about).or_null();
-        let path = s.value(&spec, |node| match &node.value {
-            Value::Null => Ok(None),
-            Value::Text(text) if is_path(text) => Ok(Some(base.join(text))),
-            _ => Err(None),
-        })?;
+        let spec = Spec::of("basic_auth", words::PATH, "null", about).or_null();
+        let path = s.text(&spec, |text| forms::file(text, base))?;
         let read = self.users.entry(path.clone()).or_insert_with(|| {
             let bytes = read(&path, MAX_USERS_BYTES).map_err(|why| vec![why])?;
             let text = String::from_utf8(bytes).map_err(|_| vec!["is not UTF-8".to_owned()])?;
@@ -43,7 +41,7 @@ impl Files {
             Ok(users) => Some(Arc::clone(users)),
             Err(faults) => {
                 for fault in faults.iter() {
-                    s.fault(origin.clone(), "basic_auth", format!("{} {fault}", path.display()));
+                    s.fault("basic_auth", format!("{} {fault}", path.display()));
                 }
                 None
             }
@@ -53,32 +51,23 @@ impl Files {
     /// `errors`.
     pub fn errors(&mut self, s: &mut Section<'_>, base: &Path) -> Vec<(u16, Arc<[u8]>)> {
         let about = "Pages for statuses of ours, for clients that prefer HTML to JSON.";
-        let shape =
-            Shape::Other("an object of statuses from 400 to 599 and files: {\"503\": \"sorry.html\"}");
-        let spec = Spec::new("errors", shape, "{}", about);
-        let members: Vec<Member> = s.value(&spec, |node| match &node.value {
-            Value::Object(members) => Ok(members.clone()),
-            _ => Err(None),
-        });
         let mut pages: Vec<(u16, Arc<[u8]>)> = Vec::new();
-        for Member { name, origin, node } in members {
-            let key = format!("errors.{name}");
+        for member in s.entries(&Spec::of("errors", words::ERRORS, "{}", about), MAX_PAGES) {
+            let name = &member.name;
             let status =
                 name.parse::<u16>().ok().filter(|status| (400..=599).contains(status) && name.len() == 3);
-            let path = match &node.value {
-                Value::Text(text) if is_path(text) => Ok(base.join(text)),
-                _ => Err(format!("must be a path; found {}", node.describe(true))),
+            let path = match &member.node.value {
+                Value::Text(text) => forms::file(text, base),
+                _ => Err(None),
             };
+            let no_path = |_| format!("must be a path; found {}", member.node.describe(true));
             let read = match status {
                 None => Err("must be a status from 400 to 599".to_owned()),
-                Some(status) if pages.iter().any(|(other, _)| *other == status) => {
-                    Err("doubled key: it was given before".to_owned())
-                }
-                Some(status) => path.and_then(|path| Ok((status, self.page(&path)?))),
+                Some(status) => path.map_err(no_path).and_then(|path| Ok((status, self.page(&path)?))),
             };
             match read {
                 Ok(page) => pages.push(page),
-                Err(text) => s.fault(origin, &key, text),
+                Err(text) => s.fault_of("errors", &member, text),
             }
         }
         pages
@@ -100,10 +89,6 @@ impl Files {
         self.pages.insert(path.to_owned(), page.clone());
         page
     }
-}
-
-fn is_path(text: &str) -> bool {
-    !text.is_empty() && !text.contains('\0')
 }
 
 /// A whole file of at most so many bytes. An error does not name it.

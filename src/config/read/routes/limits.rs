@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config::read::terms;
-use crate::declare::{Section, Shape, Spec, Value};
+use crate::config::words;
+use crate::declare::{Section, Spec};
 use balancer_limiter::request_rules::{Effect, RequestRule};
 use balancer_limiter::terms::{BucketId, BucketName, BucketSpec};
 
@@ -18,30 +19,18 @@ pub(super) fn rules(
     name: Option<&str>,
     shared: &mut SharedBuckets,
 ) -> Vec<Arc<RequestRule>> {
-    let origin = s.origin();
-    let limit_origin = s.origin_of("limit").unwrap_or_else(|| origin.clone());
-    let buckets_origin = s.origin_of("buckets").unwrap_or_else(|| origin.clone());
-    let spec = Spec::new(
-        "limit",
-        Shape::Text("a limit such as \"5/m\" or \"600/m burst 50\""),
-        "null",
-        "One bucket for each client, beside those of its own limit.",
-    )
-    .or_null();
-    let limit = s.value(&spec, |node| match &node.value {
-        Value::Null => Ok(None),
-        _ => terms::written(node).map(Some),
-    });
+    let about = "One bucket for each client, beside those of its own limit.";
+    let limit = s.text(&Spec::of("limit", words::RULE_LIMIT, "null", about).or_null(), terms::written);
     let buckets = terms::buckets(s);
     if limit.is_some() && !buckets.is_empty() {
-        s.fault(limit_origin, "limit", "must stand alone: a route has limit or buckets");
+        s.fault("limit", "must stand alone: a route has limit or buckets");
         return Vec::new();
     }
     if let (Some(limit), Some(name)) = (limit, name) {
         let Ok(bucket) = BucketName::parse(name) else {
             let text =
                 "is missing: host and path are too long for the name of its limit's bucket, or not ASCII";
-            s.fault(origin, "name", text);
+            s.fault("name", text);
             return Vec::new();
         };
         let id = BucketId::of_route(bucket.as_str());
@@ -58,7 +47,7 @@ pub(super) fn rules(
                 "{:?} has other numbers in the route {of:?}: a bucket that several routes name is one bucket",
                 bucket.name.as_str()
             );
-            s.fault(buckets_origin.clone(), &format!("buckets[{index}]"), text);
+            s.fault(&format!("buckets[{index}]"), text);
         }
         rules.push(Arc::clone(known));
     }

@@ -1,0 +1,172 @@
+//! What reading collects.
+
+use std::collections::BTreeMap;
+
+use super::fault::{Fault, FaultOrigin};
+use super::spec::{Key, OPTIONAL, Shape, Spec};
+use super::tree::{self, Node, Value};
+
+/// How what is read is written.
+#[derive(Clone, Copy, Debug)]
+pub struct ReaderRules {
+    /// What a member is called: a key, a parameter.
+    pub noun: &'static str,
+    /// Places are JSON pointers (RFC 6901), and who gave something unknown is told what is known; else places are paths
+    /// such as `a.b[0]`.
+    pub is_call: bool,
+    /// Most faults that are told.
+    pub max_faults: usize,
+}
+
+/// `a.b[0]`, and every fault.
+const CONFIGURATION: ReaderRules = ReaderRules { noun: "key", is_call: false, max_faults: usize::MAX };
+
+/// Everything that reading collects.
+pub struct Report {
+    pub(super) rules: ReaderRules,
+    pub faults: Vec<Fault>,
+    /// As they were declared. `None`: declarations and values are not wanted.
+    pub keys: Option<Vec<Key>>,
+    /// Keys that were given another value than their default.
+    pub changed: Vec<String>,
+    /// The same with their values, and those without a default.
+    pub given: BTreeMap<String, Node>,
+    /// Keys of the file that hold a secret.
+    pub secrets: Vec<String>,
+}
+
+impl Report {
+    /// Of a configuration.
+    pub fn of_configuration() -> Self {
+        Self { keys: Some(Vec::new()), ..Self::of_call(CONFIGURATION) }
+    }
+
+    /// Of what a caller sent: faults alone.
+    pub fn of_call(rules: ReaderRules) -> Self {
+        Self {
+            rules,
+            faults: Vec::new(),
+            keys: None,
+            changed: Vec::new(),
+            given: BTreeMap::new(),
+            secrets: Vec::new(),
+        }
+    }
+
+    pub fn fault(&mut self, origin: FaultOrigin, path: impl Into<String>, text: impl Into<String>) {
+        if self.faults.len() < self.rules.max_faults {
+            self.faults.push(Fault { origin, path: path.into(), text: text.into() });
+        }
+    }
+
+    /// These, before those from that number on.
+    pub(super) fn insert(&mut self, at: usize, faults: Vec<Fault>) {
+        self.faults.splice(at..at, faults);
+        self.faults.truncate(self.rules.max_faults);
+    }
+
+    /// The path of a member, or of an element of a list, below another one.
+    pub(super) fn below(&self, path: &str, name: &str) -> String {
+        match self.rules.is_call {
+            true => format!("{path}/{}", name.replace('~', "~0").replace('/', "~1")),
+            false if path.is_empty() => name.to_owned(),
+            false => format!("{path}.{name}"),
+        }
+    }
+
+    /// The same of an element of a list.
+    pub(super) fn element(&self, path: &str, index: usize) -> String {
+        if self.rules.is_call { format!("{path}/{index}") } else { format!("{path}[{index}]") }
+    }
+
+    /// Whether there is a fault at that path.
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.faults.iter().any(|fault| fault.path == path)
+    }
+
+    /// Remembers that there is such a key.
+    pub(super) fn declare(&mut self, path: &str, spec: &Spec) {
+        let Some(keys) = &mut self.keys else { return };
+        let path = pattern(path);
+        if keys.iter().all(|known| known.path != path) {
+            keys.push(spec.at(path));
+        }
+    }
+
+    /// Remembers a key that was given another value than its default, or with `overrides` over something else than that.
+    /// Lists of objects and objects by names of the user's are not: the keys of their elements are.
+    pub(super) fn note(&mut self, spec: &Spec, path: String, node: &Node, overrides: bool) {
+        if self.keys.is_none() || matches!(spec.shape, Shape::Named(_)) {
+            return;
+        }
+        let node = node.clone().settled();
+        if let (true, FaultOrigin::Line(_), Value::Text(text)) = (spec.secret, &node.origin, &node.value)
+            && is_secret(text)
+        {
+            self.secrets.push(path.clone());
+        }
+        let default = default_of(spec);
+        let is_default = default.as_ref().map(|default| node.same(default));
+        if is_default == Some(false) {
+            self.changed.push(path.clone());
+        }
+        let is_object = |one: &Node| matches!(one.clone().settled().value, Value::Object(_));
+        let is_list = matches!(&node.value, Value::List(elements) if elements.iter().any(is_object));
+        if (is_default != Some(true) || overrides) && !is_list {
+            self.given.insert(path, node);
+        }
+    }
+
+    /// Remembers whether there is an object where there need not be one.
+    pub(super) fn note_section(&mut self, path: String, node: &Node) {
+        let value = Value::Bool(!matches!(node.value, Value::Null));
+        self.given.insert(path, Node::new(node.origin.clone(), value));
+    }
+}
+
+/// Puts unknown keys behind all other faults, and says where one may have been meant to stand, where no key beside it was.
+pub fn tell_places(faults: &mut [Fault], keys: &[Key]) {
+    faults.sort_by_key(|fault| fault.text.starts_with("unknown key"));
+    for fault in faults.iter_mut().filter(|fault| fault.text == "unknown key") {
+        let is_it = |key: &&Key| {
+            let name = key.path.rsplit_once('.').map(|(_, name)| name);
+            name.is_some() && name == fault.path.rsplit('.').next()
+        };
+        if let Some(key) = keys.iter().find(is_it) {
+            fault.text += &format!("; did you mean {:?}?", key.path);
+        }
+    }
+}
+
+/// What stands in for a key; `None`: nothing does.
+pub(super) fn default_of(spec: &Spec) -> Option<Node> {
+    let is_one = !spec.default.is_empty() && spec.default != OPTIONAL;
+    is_one.then(|| tree::parse(spec.default, &|_| FaultOrigin::Whole).ok()).flatten()
+}
+
+/// Whether what a secret key holds is one: a database's URL is, when there is a password in it.
+fn is_secret(text: &str) -> bool {
+    match text.split_once("://") {
+        Some((_, rest)) => {
+            let user = rest.split(['/', '?']).next().and_then(|host| host.rsplit_once('@'));
+            user.is_some_and(|(user, _)| user.contains(':')) || rest.contains("password=")
+        }
+        None => !text.starts_with("sqlite:"),
+    }
+}
+
+/// `backends[3].url` → `backends[].url`.
+fn pattern(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    let mut inside = false;
+    for char in path.chars() {
+        match char {
+            '[' => inside = true,
+            ']' => inside = false,
+            _ if inside => continue,
+            _ => {}
+        }
+        out.push(char);
+    }
+    out
+}
