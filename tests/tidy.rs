@@ -31,7 +31,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("lib.rs", &["*"]),
     ("bin", &["*"]),
     ("app", &["*"]),
-    ("api", &["api", "store", "proxy", "log", "metrics", "tls", "budget", "history"]),
+    ("api", &["api", "store", "proxy", "log", "metrics", "tls", "budget", "history", "declare"]),
     ("budget", &["budget", "store"]),
     ("cli", &["cli", "tls"]),
     ("clock.rs", &[]),

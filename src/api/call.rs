@@ -3,8 +3,9 @@
 use serde::Serialize;
 
 use super::auth::Caller;
-use super::input::{self, Query};
-use super::members;
+use super::faults::pointer;
+use super::input;
+use crate::declare::{Section, Spec};
 use crate::error::Reject;
 use crate::proxy::exchange::{Answer, AnswerBody, BlockingRequest};
 use balancer_http::message::Reason;
@@ -34,12 +35,17 @@ impl ApiCall<'_, '_> {
 
     /// Reads a body that should not be there: nothing, white space or `{}` passes.
     pub fn no_body(&mut self) -> Result<(), Reject> {
-        members::read(&self.body()?, |_| Some(()))
+        input::read(self.body()?, |_| Some(()))
     }
 
-    /// The query, of which these parameters are known.
-    pub fn query(&self, known: &[&str]) -> Result<Query, Reject> {
-        Query::read(self.exchange.head.query(), known)
+    /// The query, of which the parameters that `read` reads are known.
+    pub fn query<T>(&self, read: impl FnOnce(&mut Section<'_>) -> T) -> Result<T, Reject> {
+        input::read_query(self.exchange.head.query(), read)
+    }
+
+    /// Refuses a query with parameters.
+    pub fn no_query(&self) -> Result<(), Reject> {
+        self.query(|_| ())
     }
 
     /// What stood for the path's last `{…}`, decoded once; `name` is what a fault points at.
@@ -54,31 +60,30 @@ impl ApiCall<'_, '_> {
         named.map_or_else(|| Ok(DEFAULT_POOL.to_owned()), |(name, raw)| decoded(raw, name))
     }
 
-    /// What the path's `{…}`, or the query's only parameter, names; `what` says what that is. `parse` judges it.
+    /// What the path's `{…}`, or the query's only parameter, names; `parse` judges it.
     pub fn named<T, F: ToString>(
         &self,
-        name: &str,
-        what: &str,
-        parse: impl FnOnce(&str) -> Result<T, F>,
+        spec: &Spec,
+        parse: impl Fn(&str) -> Result<T, F>,
     ) -> Result<T, Reject> {
-        let wrong = |fault: String| {
-            Reject::new(Reason::BadRequest, format!("{name}: {fault}")).field(format!("/{name}"), fault)
-        };
-        let text = if !self.arguments.is_empty() {
-            self.query(&[])?;
-            self.argument(name)?
+        let parse = |text: &str| parse(text).map_err(|fault| Some(fault.to_string()));
+        let found = if self.arguments.is_empty() {
+            self.query(|query| query.text(spec, parse))?.ok_or(None)
         } else {
-            let query = self.query(&[name])?;
-            query.get(name).ok_or_else(|| wrong(format!("missing; must be {what}")))?.to_owned()
+            self.no_query()?;
+            parse(&self.argument(spec.name)?)
         };
-        parse(&text).map_err(|fault| wrong(fault.to_string()))
+        found.map_err(|fault| {
+            let fault = fault.unwrap_or_default();
+            let name = spec.name;
+            Reject::new(Reason::BadRequest, format!("{name}: {fault}")).field(pointer(name), fault)
+        })
     }
 }
 
 fn decoded(raw: &str, name: &str) -> Result<String, Reject> {
     input::decode(raw, input::Plus::IsPlus).map_err(|fault| {
-        Reject::new(Reason::BadRequest, format!("the {name} in the path {fault}"))
-            .field(input::pointer(name), fault)
+        Reject::new(Reason::BadRequest, format!("the {name} in the path {fault}")).field(pointer(name), fault)
     })
 }
 

@@ -1,17 +1,18 @@
-//! What a caller of the API sent: a bounded body and a query string.
+//! What a caller of the API sent: a bounded body and a query string, both read by [`crate::declare`].
 
 use std::borrow::Cow;
+use std::fmt::Display;
 
 use percent_encoding::percent_decode_str;
 
+use crate::declare::{FaultOrigin, Member, Node, ReaderRules, Report, Section, Value};
 use crate::error::Reject;
 use crate::proxy::exchange::{BlockingRequest, BodyFault};
 use balancer_http::framing::host::percent_encoding_is_whole;
 use balancer_http::message::BodyLength;
 use balancer_http::message::Reason;
 
-use super::faults::list;
-pub(super) use super::faults::{BodyFaults, pointer};
+use super::faults::{self, MAX_FAULTS, pointer};
 
 /// The longest body of an API call, unless the call says otherwise.
 pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -53,46 +54,62 @@ fn unreadable(error: &std::io::Error) -> Reject {
     Reject::new(reason, detail).because(error)
 }
 
-/// The parameters of a query string, decoded as HTML forms are (WHATWG URL, application/x-www-form-urlencoded): `+`
+/// Reads a body that is one JSON object; a body of nothing but white space counts as `{}`. Members that `read` does not
+/// read, or that are given twice, are faults. So that a caller reads all faults at once, a reader gives up only behind its
+/// last member.
+pub(super) fn read<T>(body: Vec<u8>, read: impl FnOnce(&mut Section<'_>) -> Option<T>) -> Result<T, Reject> {
+    let mut text = String::from_utf8(body).map_err(|error| bad(format!("the body is not UTF-8: {error}")))?;
+    if text.trim_matches([' ', '\t', '\r', '\n']).is_empty() {
+        text = "{}".into();
+    }
+    let not_one = |error: &dyn Display| bad(format!("the body is not one JSON object: {error}"));
+    let node = Node::of_body(text).map_err(|error| not_one(&error))?.settled();
+    if !matches!(node.value, Value::Object(_)) {
+        return Err(not_one(&format!("it is {}", node.describe(false))));
+    }
+    read_node(node, "member", read)?.ok_or_else(|| bad("the body is incomplete".into()))
+}
+
+/// Reads the parameters of a query string, decoded as HTML forms are (WHATWG URL, application/x-www-form-urlencoded): `+`
 /// is a space, `%2B` a plus. Stricter than it where it would guess: a `%` without two hex digits and bytes that are
-/// not UTF-8 are refused, since an id must arrive as it was meant.
-#[derive(Debug)]
-pub(super) struct Query(Vec<(String, String)>);
-
-impl Query {
-    /// Reads a query; every parameter must be in `known`, and be given once.
-    pub(super) fn read(query: Option<&str>, known: &[&str]) -> Result<Self, Reject> {
-        let bad = |detail: String| Reject::new(Reason::BadRequest, detail);
-        let mut parameters: Vec<(String, String)> = Vec::new();
-        for part in query.unwrap_or("").split('&').filter(|part| !part.is_empty()) {
-            let (name, value) = part.split_once('=').unwrap_or((part, ""));
-            let name = decode(name, Plus::IsSpace)
-                .map_err(|fault| bad(format!("a query parameter's name {fault}")))?;
-            if !known.contains(&name.as_str()) {
-                return Err(bad(format!("unknown query parameter; known here: {}", list(known)))
-                    .field(pointer(&name), "unknown query parameter"));
-            }
-            let value = decode(value, Plus::IsSpace).map_err(|fault| {
-                bad(format!("query parameter {name} {fault}")).field(pointer(&name), fault)
-            })?;
-            if parameters.iter().any(|(earlier, _)| *earlier == name) {
-                let detail = "given more than once";
-                return Err(bad(format!("query parameter {name}: {detail}")).field(pointer(&name), detail));
-            }
-            parameters.push((name, value));
-        }
-        Ok(Self(parameters))
+/// not UTF-8 are refused, since an id must arrive as it was meant. What is not read, or given twice, is a fault.
+pub(super) fn read_query<T>(
+    query: Option<&str>,
+    read: impl FnOnce(&mut Section<'_>) -> T,
+) -> Result<T, Reject> {
+    let mut parameters: Vec<Member> = Vec::new();
+    for part in query.unwrap_or("").split('&').filter(|part| !part.is_empty()) {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        let name =
+            decode(name, Plus::IsSpace).map_err(|fault| bad(format!("a query parameter's name {fault}")))?;
+        let value = decode(value, Plus::IsSpace)
+            .map_err(|fault| bad(format!("query parameter {name} {fault}")).field(pointer(&name), fault))?;
+        let origin = FaultOrigin::Whole;
+        parameters.push(Member { name, origin: origin.clone(), node: Node::new(origin, Value::Word(value)) });
     }
+    read_node(Node::new(FaultOrigin::Whole, Value::Object(parameters)), "query parameter", read)
+}
 
-    /// The decoded name of one part of a query, `a=b`.
-    pub(super) fn name_of(part: &str) -> Option<String> {
-        decode(part.split('=').next()?, Plus::IsSpace).ok()
-    }
+fn read_node<T>(
+    node: Node,
+    noun: &'static str,
+    read: impl FnOnce(&mut Section<'_>) -> T,
+) -> Result<T, Reject> {
+    let mut report = Report::of_call(ReaderRules { noun, is_call: true, max_faults: MAX_FAULTS });
+    let mut section = Section::root(&mut report, node);
+    let value = read(&mut section);
+    section.end();
+    faults::check(report.faults)?;
+    Ok(value)
+}
 
-    /// The parameter of that name.
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
-    }
+fn bad(detail: String) -> Reject {
+    Reject::new(Reason::BadRequest, detail)
+}
+
+/// The decoded name of one part of a query, `a=b`.
+pub(super) fn name_of(part: &str) -> Option<String> {
+    decode(part.split('=').next()?, Plus::IsSpace).ok()
 }
 
 /// What a `+` means.

@@ -10,7 +10,6 @@ mod dashboard;
 mod faults;
 mod health;
 mod input;
-mod members;
 mod metrics;
 mod openapi;
 mod ops;

@@ -10,9 +10,10 @@ use serde_json::{Map, Value, json};
 use super::call::as_json;
 use super::route::{
     AnswerDoc, ApiCall, Argument, Content, In, Operation, PathForm, Permission, Resource, Route, Schema, get,
-    refusal, shows,
+    reference, refusal, shows,
 };
 use super::{AdminApi, resources};
+use crate::declare::schema_of_value;
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 
@@ -41,7 +42,7 @@ fn schemas() -> Vec<Schema> {
 
 fn read(_: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
-    call.query(&[])?;
+    call.no_query()?;
     as_json(&document(call.base))
 }
 
@@ -122,7 +123,7 @@ impl Examples<'_> {
         let mut item = Map::new();
         let argument = |(name, argument): (&str, &Argument)| {
             json!({
-                "name": name, "in": "path", "required": true, "schema": parsed(argument.schema),
+                "name": name, "in": "path", "required": true, "schema": (argument.form.schema)(),
                 "description": argument.about, "example": parsed(argument.example),
             })
         };
@@ -153,11 +154,11 @@ impl Examples<'_> {
         described.insert("security".into(), if open { json!([]) } else { json!([{}, { "token": [] }]) });
         let parameters = operation.parameters.iter().map(|parameter| {
             json!({
-                "name": parameter.name,
+                "name": parameter.spec().name,
                 "in": if parameter.place == In::Query { "query" } else { "header" },
-                "required": parameter.required,
-                "schema": parsed(parameter.schema),
-                "description": parameter.about,
+                "required": parameter.spec().default.is_empty(),
+                "schema": schema_of_value(&parameter.spec()),
+                "description": parameter.spec().about,
                 "example": parsed(parameter.example),
             })
         });
@@ -244,11 +245,7 @@ impl Examples<'_> {
     }
 }
 
-fn reference(schema: &str) -> Value {
-    json!({ "$ref": format!("#/components/schemas/{schema}") })
-}
-
-/// A schema of the table; a test reads all of them.
+/// An example of the table; a test reads all of them.
 fn parsed(schema: &str) -> Value {
     serde_json::from_str(schema).unwrap_or(Value::Null)
 }

@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use super::AdminApi;
 use super::health::ProcessHealth;
-use super::route::{ApiCall, In, Parameter, Permission, Resource, Route, Schema, get, refusal, shows, text};
+use super::route::{ApiCall, Parameter, Permission, Resource, Route, Schema, get, refusal, shows, text};
 use super::v1::{backends, status};
+use crate::declare::{Form, OPTIONAL, Spec};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 use crate::proxy::lone_peer;
@@ -23,14 +24,17 @@ use balancer_pool::backends::{Backend, BackendReport, Operator};
 pub(super) const LIVEZ: &str = "/livez";
 pub(super) const READYZ: &str = "/readyz";
 
-const VERBOSE: Parameter = Parameter {
-    name: "verbose",
-    place: In::Query,
-    required: false,
-    schema: r#"{"type": "string"}"#,
-    about: "Says more, in JSON, to whoever may call the API.",
-    example: r#""1""#,
-};
+const VERBOSE: Parameter = Parameter::query(
+    || {
+        Spec::of(
+            "verbose",
+            Form::text("anything"),
+            OPTIONAL,
+            "Says more, in JSON, to whoever may call the API.",
+        )
+    },
+    r#""1""#,
+);
 
 pub(super) const RESOURCE: Resource = Resource {
     title: "Probes",

@@ -7,42 +7,39 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::call::as_json;
-use super::input::{BodyFaults, Query};
-use super::route::{In, Parameter};
+use super::input::name_of;
+use super::route::Parameter;
+use crate::declare::{Form, OPTIONAL, Section, Spec, Value as Given, whole};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 use balancer_http::message::RequestHead;
 
-/// How many lines a page has unless the caller asks for another number.
-const DEFAULT_PAGE: usize = 100;
-
-/// Most lines on a page.
-const MAX_PAGE: usize = 1000;
-
 /// How many lines a page has.
-pub(super) const LIMIT: Parameter = Parameter {
-    name: "limit",
-    place: In::Query,
-    required: false,
-    schema: r#"{"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}"#,
-    about: "How many a page has.",
-    example: "100",
-};
+pub(super) const LIMIT: Parameter =
+    Parameter::query(|| whole("limit", &(1..=1_000), "100", "How many a page has."), "100");
 
 /// Where a page begins.
-pub(super) const CURSOR: Parameter = Parameter {
-    name: "cursor",
-    place: In::Query,
-    required: false,
-    schema: r#"{"type": "string", "minLength": 18, "maxLength": 528, "pattern": "^[0-9a-f]{16}([0-9a-f]{2}){1,256}$"}"#,
-    about: "`next_cursor` of the page before, and nothing else; it belongs to one path and filter.",
+pub(super) const CURSOR: Parameter = Parameter::query(
+    || {
+        Spec::of(
+            "cursor",
+            Form::new("a cursor of this listing and filter: next_cursor from the page before", || {
+                json!({
+                    "type": "string", "minLength": 18, "maxLength": 528,
+                    "pattern": "^[0-9a-f]{16}([0-9a-f]{2}){1,256}$",
+                })
+            }),
+            OPTIONAL,
+            "`next_cursor` of the page before, and nothing else; it belongs to one path and filter.",
+        )
+    },
     // Hexadecimal; a page's own `next_cursor` is another one.
-    example: r#""0123456789abcdef31302e302e302e37""#,
-};
+    r#""0123456789abcdef31302e302e302e37""#,
+);
 
 /// What a caller asks for.
 pub(super) struct Page {
-    /// 1 to [`MAX_PAGE`].
+    /// As [`LIMIT`] allows.
     pub count: usize,
     /// Where the page before ended.
     pub after: Option<String>,
@@ -73,24 +70,20 @@ const NOT_IN_A_REFERENCE: &AsciiSet = &CONTROLS
 impl Page {
     /// Reads `limit` and `cursor`. `filter` holds the other parameters that decide what is listed: a cursor made with
     /// others is none of this listing.
-    pub fn read(path: &str, query: &Query, filter: &[&str], faults: &mut BodyFaults) -> Self {
+    pub fn read(path: &str, query: &mut Section<'_>, filter: &[&str]) -> Self {
         let mut scope = path.to_owned();
         for name in filter {
+            let value = match query.get(name).map(|node| node.value) {
+                Some(Given::Word(text)) => Some(text),
+                _ => None,
+            };
             // With lengths, so that no value can look like two.
-            let value = query.get(name);
-            scope.push_str(&format!("\n{name} {}", value.map_or(-1, |value| value.len() as i64)));
-            scope.push_str(value.unwrap_or_default());
+            scope.push_str(&format!("\n{name} {}", value.as_ref().map_or(-1, |value| value.len() as i64)));
+            scope.push_str(&value.unwrap_or_default());
         }
-        let count = query.get("limit").map_or(Some(DEFAULT_PAGE), page_size);
-        if count.is_none() {
-            faults.add("limit", format!("must be a whole number from 1 to {MAX_PAGE}"));
-        }
-        let after = query.get("cursor").map(|text| read_cursor(&scope, text));
-        if after == Some(None) {
-            let detail = "is no cursor of this listing and filter: take next_cursor from the page before";
-            faults.add("cursor", detail);
-        }
-        Self { count: count.unwrap_or(DEFAULT_PAGE), after: after.flatten(), scope }
+        let count = query.number(&LIMIT.spec()).unwrap_or_default();
+        let after = query.text(&CURSOR.spec(), |text| read_cursor(&scope, text).ok_or(None));
+        Self { count, after, scope }
     }
 
     /// One more than the page has was asked for; takes it off, and makes the cursor of the next page if it was there.
@@ -100,12 +93,6 @@ impl Page {
         let last = rows.last().filter(|_| more)?;
         Some(cursor(&self.scope, &place(last)))
     }
-}
-
-/// What a `limit` asks for, when it may be.
-pub(super) fn page_size(text: &str) -> Option<usize> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|count| digits && (1..=MAX_PAGE).contains(count))
 }
 
 /// A page as it is shown: its rows under the listing's name, and the cursor of the next one.
@@ -160,7 +147,7 @@ pub(super) fn listing<T: Serialize>(head: &RequestHead, page: &Rows<'_, T>) -> R
     let mut target = format!("{}?", head.path());
     for part in head.query().unwrap_or_default().split('&') {
         // As it was sent, as a reference (RFC 8288 §3); only what the query's reader takes for a cursor is replaced.
-        if !part.is_empty() && Query::name_of(part).as_deref() != Some("cursor") {
+        if !part.is_empty() && name_of(part).as_deref() != Some("cursor") {
             target.push_str(&format!("{}&", utf8_percent_encode(part, NOT_IN_A_REFERENCE)));
         }
     }
@@ -188,15 +175,14 @@ fn sum(scope: &str, place: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::input::read_query;
     use proptest::prelude::*;
 
     fn page(path: &str, query: &str) -> Result<Page, Reject> {
-        let known = ["limit", "cursor", "prefix", "plan"];
-        let query = Query::read(Some(query), &known)?;
-        let mut faults = BodyFaults::default();
-        let page = Page::read(path, &query, &["prefix", "plan"], &mut faults);
-        faults.check()?;
-        Ok(page)
+        read_query(Some(query), |query| {
+            query.know(&["prefix", "plan"]);
+            Page::read(path, query, &["prefix", "plan"])
+        })
     }
 
     #[test]

@@ -8,9 +8,10 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{AdminApi, Surface, resources};
+use crate::declare::{Form, Spec};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 
@@ -48,6 +49,11 @@ impl Schema {
     }
 }
 
+/// A schema in the place of which stands that of another name.
+pub(super) fn reference(schema: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{schema}") })
+}
+
 /// No schemas.
 pub(super) fn no_schemas() -> Vec<Schema> {
     Vec::new()
@@ -77,8 +83,7 @@ pub(super) struct Route {
 /// A path's `{…}`.
 #[derive(Clone, Copy)]
 pub(super) struct Argument {
-    /// A JSON Schema as text.
-    pub schema: &'static str,
+    pub form: Form,
     pub about: &'static str,
     /// JSON as text.
     pub example: &'static str,
@@ -238,16 +243,28 @@ pub(super) enum In {
     Head,
 }
 
-/// A parameter of the query or a field of the head.
+/// A parameter of the query, as it is read by ([`ApiCall::query`]), or a field of the head.
+#[derive(Clone, Copy)]
 pub(super) struct Parameter {
-    pub name: &'static str,
     pub place: In,
-    pub required: bool,
-    /// A JSON Schema as text.
-    pub schema: &'static str,
-    pub about: &'static str,
+    spec: fn() -> Spec,
     /// JSON as text.
     pub example: &'static str,
+}
+
+impl Parameter {
+    pub const fn query(spec: fn() -> Spec, example: &'static str) -> Self {
+        Self { place: In::Query, spec, example }
+    }
+
+    pub const fn head(spec: fn() -> Spec, example: &'static str) -> Self {
+        Self { place: In::Head, spec, example }
+    }
+
+    /// How it is declared.
+    pub fn spec(&self) -> Spec {
+        (self.spec)()
+    }
 }
 
 /// What stood for a path's `{…}`, in their order.

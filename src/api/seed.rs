@@ -6,10 +6,13 @@ use serde_json::value::RawValue;
 
 use super::AdminApi;
 use super::call::{as_json, no_content};
-use super::members::{self, Members, reference, schema_of};
+use super::input;
 use super::page::{CURSOR, LIMIT, Page, Rows, page_schema};
 use super::problem;
-use super::route::{self, ApiCall, In, Parameter, Resource, Route, Schema, bare, post, put, refusal, shows};
+use super::route::{
+    self, ApiCall, Parameter, Resource, Route, Schema, bare, post, put, reference, refusal, shows,
+};
+use crate::declare::{Form, Parsed, Section, Spec, micro_of, owned, schema_of};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 use crate::store::{Row, StoreError};
@@ -54,14 +57,13 @@ pub(super) const RESOURCE: Resource = Resource {
     schemas,
 };
 
-const CLIENT_ID: Parameter = Parameter {
-    name: "client_id",
-    place: In::Query,
-    required: true,
-    schema: r##"{"$ref": "#/components/schemas/ClientId"}"##,
-    about: "The client's id. It may also stand in a body, `{\"client_id\": …}`.",
-    example: r#""10.0.0.7""#,
-};
+/// A client's id.
+pub(super) const ID: Form = Form::new("the client's id", || reference("ClientId"));
+
+const CLIENT_ID: Parameter = Parameter::query(
+    || Spec::of("client_id", ID, "", "The client's id. It may also stand in a body, `{\"client_id\": …}`."),
+    r#""10.0.0.7""#,
+);
 
 fn schemas() -> Vec<Schema> {
     let id = json!({
@@ -113,9 +115,8 @@ fn get(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
 
 /// `GET /limits`: a page in byte order of the id, from the cursor on.
 fn list(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
-    let body = call.body()?;
-    let query = call.query(&["limit", "cursor"])?;
-    let page = members::read(&body, |body| Some(Page::read("/limits", &query, &[], body.faults)))?;
+    call.no_body()?;
+    let page = call.query(|query| Page::read("/limits", query, &[]))?;
     let mut rows = api.parts.limits.list(page.after.as_deref(), page.count + 1).map_err(refused)?;
     let next_cursor = page.cut(&mut rows, |row| row.client_id.clone());
     as_json(&Rows::new("limits", rows.iter().map(ShownNumbers::new).collect(), next_cursor.as_deref()))
@@ -123,33 +124,42 @@ fn list(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
 
 fn id_and_limit(call: &mut ApiCall<'_, '_>) -> Result<(ClientId, Limit), Reject> {
     let body = call.body()?;
-    call.query(&[])?;
-    members::read(&body, numbers)
+    call.no_query()?;
+    input::read(body, numbers)
 }
 
-fn numbers(members: &mut Members<'_, '_>) -> Option<(ClientId, Limit)> {
-    let text = members.text_required("client_id", "the client's id", || reference("ClientId"));
-    let id = text.and_then(|text| parse_id(&text, members));
-    let capacity = members.whole("capacity", 0, Limit::MAX_CAPACITY, "");
-    let micro = members.amount("rate_per_sec", "Tokens a second");
-    Some((id?, Limit { capacity: capacity?, rate: Rate::per_second(micro?) }))
+fn numbers(body: &mut Section<'_>) -> Option<(ClientId, Limit)> {
+    let id = body.text(&Spec::of("client_id", ID, "", ""), parse_id);
+    let capacity = body.whole("capacity", 0..=u64::from(Limit::MAX_CAPACITY), "", "");
+    let about = "Tokens a second: 0, or 0.000001 to 1000000000 with at most 6 decimals.";
+    let micro = body.some(&Spec::of("rate_per_sec", AMOUNT, "", about), micro_of);
+    Some((id?, Limit { capacity, rate: Rate::per_second(micro?) }))
 }
+
+/// A number of tokens, exact. What is shown has no `multipleOf`: readers that divide by floats get it wrong.
+pub(super) const AMOUNT: Form = Form::new(
+    "a number: 0, or 0.000001 to 1000000000 with at most 6 decimals",
+    || json!({ "type": "number", "minimum": 0, "maximum": 1_000_000_000, "multipleOf": 0.000_001 }),
+);
 
 /// The id from the body, from the query, or from both when they agree byte for byte.
 fn id_alone(call: &mut ApiCall<'_, '_>) -> Result<ClientId, Reject> {
     let body = call.body()?;
-    let query = call.query(&["client_id"])?;
-    members::read(&body, |members| {
-        let in_body = members.text("client_id", || reference("ClientId"));
-        match (in_body.as_deref(), query.get("client_id")) {
-            (Some(body), Some(query)) if body != query => {
-                members.fault("client_id", "the body names another client than the query");
+    let id = CLIENT_ID.spec().optional();
+    let in_query = call.query(|query| query.text(&id, owned))?;
+    input::read(body, |body| {
+        let in_body = body.text(&id, owned);
+        match (in_body, in_query) {
+            (Some(one), Some(other)) if one != other => {
+                body.fault("client_id", "the body names another client than the query");
                 None
             }
-            (Some(text), _) | (None, Some(text)) => parse_id(text, members),
+            (Some(text), _) | (None, Some(text)) => {
+                parse_id(&text).map_err(|fault| body.fault("client_id", fault.unwrap_or_default())).ok()
+            }
             (None, None) => {
-                if !members.has("client_id") {
-                    members.fault("client_id", "missing; must be the client's id");
+                if !body.has("client_id") {
+                    body.fault("client_id", "is missing; must be the client's id");
                 }
                 None
             }
@@ -157,8 +167,9 @@ fn id_alone(call: &mut ApiCall<'_, '_>) -> Result<ClientId, Reject> {
     })
 }
 
-fn parse_id(text: &str, members: &mut Members<'_, '_>) -> Option<ClientId> {
-    ClientId::parse(text).map_err(|fault| members.fault("client_id", fault.to_string())).ok()
+/// An id, of a body or a query.
+pub(super) fn parse_id(text: &str) -> Parsed<ClientId> {
+    ClientId::parse(text).map_err(|fault| Some(fault.to_string()))
 }
 
 /// A limit as the five calls show it: whole numbers without a point, others with as few decimals as they have.

@@ -7,7 +7,6 @@ use serde_json::value::RawValue;
 use super::refused;
 use super::schemas::examples;
 use crate::api::AdminApi;
-use crate::api::input::BodyFaults;
 use crate::api::page::{CURSOR, LIMIT, Page, Rows, listing, page_schema};
 use crate::api::route::{ApiCall, Resource, Route, Schema, get, shows};
 use crate::error::Reject;
@@ -40,10 +39,7 @@ struct AuditEntry<'a> {
 
 fn list(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
-    let query = call.query(&["limit", "cursor"])?;
-    let mut faults = BodyFaults::default();
-    let page = Page::read("/v1/audit", &query, &[], &mut faults);
-    faults.check()?;
+    let page = call.query(|query| Page::read("/v1/audit", query, &[]))?;
     // A cursor of ours holds what `place` wrote.
     let before = page.after.as_deref().and_then(|place| place.parse().ok());
     let mut rows =

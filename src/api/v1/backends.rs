@@ -9,18 +9,22 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 
+use schemas::STATE;
 pub(super) use schemas::example;
 pub(in crate::api) use schemas::{CAUSE, health_schema, state_schema};
 
 use super::{patterns, refused};
 use crate::api::AdminApi;
 use crate::api::call::{as_json, no_content};
-use crate::api::faults::BodyFaults;
-use crate::api::members::{self, Members};
+use crate::api::faults::{self, pointer};
+use crate::api::input;
 use crate::api::route::{
-    self, AnswerDoc, ApiCall, Argument, In, Operation, Parameter, Resource, Route, bare, refusal, shows,
+    self, AnswerDoc, ApiCall, Argument, Operation, Parameter, Resource, Route, bare, refusal, shows,
 };
 use crate::config;
+use crate::declare::{
+    Fault, FaultOrigin, Form, OPTIONAL, Section, Shape, Spec, owned, parse_duration, whole,
+};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 use crate::store::StoreError;
@@ -31,14 +35,12 @@ use balancer_pool::backend::InFlightBound;
 use balancer_pool::backends::{MeasuredReport, Operator};
 use balancer_pool::fair::AutoMove;
 
-const MAX_WEIGHT: u32 = 1_000;
-const MAX_IN_FLIGHT: u32 = 1_000_000;
+const MAX_WEIGHT: u64 = 1_000;
 /// The longest that a deleted backend may stay listed.
 const MAX_DRAIN: Duration = Duration::from_secs(3_600);
 /// Seconds that a caller is told to wait while others' changes are under way.
 const RETRY_AFTER_S: u64 = 1;
 
-const URL: &str = "http://HOST[:PORT], https://HOST[:PORT] or srv://_SERVICE._PROTO.DOMAIN";
 const URL_SHAPE: &str = "`http://HOST[:PORT]`, `https://HOST[:PORT]` or `srv://_SERVICE._PROTO.DOMAIN`";
 
 /// Where a backend comes from.
@@ -151,11 +153,11 @@ pub(in crate::api) const RESOURCE: Resource = Resource {
 };
 
 const NAME: Argument =
-    Argument { schema: r#"{"type": "string"}"#, about: "The backend's name.", example: r#""b""# };
+    Argument { form: Form::text("a name"), about: "The backend's name.", example: r#""b""# };
 
 /// A pool in a path.
 pub(super) const POOL: Argument = Argument {
-    schema: r#"{"type": "string"}"#,
+    form: Form::text("a name"),
     about: "The pool's name; `default` is the one at the top of the configuration.",
     example: r#""default""#,
 };
@@ -186,18 +188,30 @@ const PATCH: Operation =
         .body("BackendPatch")
         .answers(&[shows(200, "The backend.", "Backend"), GONE]);
 
-const DELETE: Operation = route::delete("deleteBackend", "Takes a backend away; requests under way on it end by themselves", delete).parameters(&[Parameter {
-            name: "drain",
-            place: In::Query,
-            required: false,
-            schema: r#"{"type": "string", "default": "0s", "minLength": 2, "pattern": "^([01]h|(60|[1-5]?[0-9])m|([1-5]?[0-9]m)?[1-5]?[0-9]s|([1-9][0-9]{0,2}|[12][0-9]{3}|3[0-5][0-9]{2}|3600)s|([1-9][0-9]{0,5}|[12][0-9]{6}|3[0-5][0-9]{5}|3600000)ms)$"}"#,
-            about: "How long it stays listed, in state drain, while requests are under way on it: 30s, at most 1h.",
-example: r#""10s""#,
-        }]).answers(&[
-            bare(204, "It is given nothing new."),
-            GONE,
-            refusal(409, "It is in the configuration file."),
-        ]);
+const DELETE: Operation = route::delete(
+    "deleteBackend",
+    "Takes a backend away; requests under way on it end by themselves",
+    delete,
+)
+.parameters(&[DRAIN])
+.answers(&[bare(204, "It is given nothing new."), GONE, refusal(409, "It is in the configuration file.")]);
+
+const DRAIN: Parameter = Parameter::query(
+    || {
+        Spec::of(
+            "drain",
+            Form::new("a duration up to \"1h\", such as \"30s\"", || {
+                json!({
+                    "type": "string", "minLength": 2,
+                    "pattern": "^([01]h|(60|[1-5]?[0-9])m|([1-5]?[0-9]m)?[1-5]?[0-9]s|([1-9][0-9]{0,2}|[12][0-9]{3}|3[0-5][0-9]{2}|3600)s|([1-9][0-9]{0,5}|[12][0-9]{6}|3[0-5][0-9]{5}|3600000)ms)$",
+                })
+            }),
+            "\"0s\"",
+            "How long it stays listed, in state drain, while requests are under way on it: 30s, at most 1h.",
+        )
+    },
+    r#""10s""#,
+);
 
 #[derive(Serialize)]
 struct Backends {
@@ -207,7 +221,7 @@ struct Backends {
 
 fn list(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
-    call.query(&[])?;
+    call.no_query()?;
     as_json(&Backends {
         backends: api.parts.control.backends(&call.pool()?).map_err(rejected)?,
         next_cursor: None,
@@ -216,15 +230,15 @@ fn list(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
 
 fn read(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
-    call.query(&[])?;
+    call.no_query()?;
     let (pool, name) = (call.pool()?, call.argument("name")?);
     as_json(&api.parts.control.backend((&pool, &name)).map_err(rejected)?)
 }
 
 fn create(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let body = call.body()?;
-    call.query(&[])?;
-    let (name, settings) = members::read(&body, new_backend)?;
+    call.no_query()?;
+    let (name, settings) = input::read(body, new_backend)?;
     let pool = call.pool()?;
     let shown =
         api.parts.control.create_backend((&pool, &name), settings, &call.caller.actor).map_err(rejected)?;
@@ -235,9 +249,9 @@ fn create(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> 
 
 fn patch(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let body = call.body()?;
-    call.query(&[])?;
+    call.no_query()?;
     let (pool, name) = (call.pool()?, call.argument("name")?);
-    let settings = members::read(&body, |body| Some(said(body)))?;
+    let settings = input::read(body, |body| Some(said(body)))?;
     if settings == BackendSettings::default() {
         let detail = "says nothing to change: weight, state or max_in_flight";
         return Err(Reject::new(Reason::BadRequest, format!("the body {detail}")).field("", detail));
@@ -249,15 +263,9 @@ fn patch(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
 
 fn delete(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
-    let query = call.query(&["drain"])?;
+    let drain = |text: &str| parse_duration(text).filter(|drain| *drain <= MAX_DRAIN).ok_or(None);
+    let drain = call.query(|query| query.text(&DRAIN.spec(), drain))?.unwrap_or_default();
     let (pool, name) = (call.pool()?, call.argument("name")?);
-    let drain = match query.get("drain") {
-        None => Duration::ZERO,
-        Some(text) => config::duration(text).filter(|drain| *drain <= MAX_DRAIN).ok_or_else(|| {
-            let detail = "must be a duration up to \"1h\", such as \"30s\"";
-            Reject::new(Reason::BadRequest, format!("drain: {detail}")).field("/drain", detail)
-        })?,
-    };
     api.parts.control.delete_backend((&pool, &name), drain, &call.caller.actor).map_err(rejected)?;
     Ok(no_content())
 }
@@ -269,38 +277,31 @@ fn location(call: &ApiCall<'_, '_>, name: &str) -> String {
 }
 
 /// A backend with its name.
-fn new_backend(members: &mut Members<'_, '_>) -> Option<(String, BackendSettings)> {
-    let name = members.text_required("name", "the backend's name", || {
-        json!({ "type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[A-Za-z0-9._:\\[\\]-]+$" })
-    });
-    let url = members.text_required("url", URL, || {
-        json!({
-            "type": "string", "minLength": 8, "maxLength": 270, "pattern": patterns::backend_url(),
-            "description": URL_SHAPE,
-        })
-    });
-    let settings = said(members);
-    let backup = members.flag("backup", "");
+fn new_backend(body: &mut Section<'_>) -> Option<(String, BackendSettings)> {
+    let name = Form::new(
+        config::BACKEND_NAME.words,
+        || json!({ "type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[A-Za-z0-9._:\\[\\]-]+$" }),
+    );
+    let url = Form::new(
+        config::BACKEND_URL.words,
+        || json!({ "type": "string", "minLength": 8, "maxLength": 270, "pattern": patterns::backend_url() }),
+    );
+    let name = body.text(&Spec::of("name", name, "", ""), owned);
+    let url = body.text(&Spec::of("url", url, "", URL_SHAPE), owned);
+    let settings = said(body);
+    let backup = body.flag(&Spec::new("backup", Shape::Bool, OPTIONAL, ""));
     Some((name?, BackendSettings { url, backup, ..settings }))
 }
 
 /// What a body says of weight, state and bound.
-fn said(members: &mut Members<'_, '_>) -> BackendSettings {
-    let weight = members.whole_if_given("weight", 0, MAX_WEIGHT, "").flatten();
-    let state = match members.text("state", state_schema).as_deref() {
-        Some("up") => Some(Operator::Up),
-        Some("drain") => Some(Operator::Drain),
-        Some("down") => Some(Operator::Down),
-        Some(_) => {
-            members.fault("state", "must be \"up\", \"drain\" or \"down\"");
-            None
-        }
-        None => None,
-    };
+fn said(body: &mut Section<'_>) -> BackendSettings {
+    let weight = body.number(&whole("weight", &(0..=MAX_WEIGHT), OPTIONAL, ""));
+    let states = [("up", Operator::Up), ("drain", Operator::Drain), ("down", Operator::Down)];
+    let state = body.choice("state", &states, OPTIONAL, STATE);
     let about = "Most requests at once; `auto`: as many as are measured to be of use; null: no bound.";
-    let most = members.whole_or_word("max_in_flight", (1, MAX_IN_FLIGHT), "auto", about);
-    let most = most.map(|most| most.map_or(InFlightBound::Auto, InFlightBound::Number));
-    let max_in_flight = members.has("max_in_flight").then_some(most);
+    let most =
+        config::in_flight(body, &Spec::of("max_in_flight", config::IN_FLIGHT, OPTIONAL, about).or_null());
+    let max_in_flight = body.has("max_in_flight").then_some(most);
     BackendSettings { weight, state, max_in_flight, ..BackendSettings::default() }
 }
 
@@ -319,9 +320,9 @@ fn rejected(error: BackendError) -> Reject {
         .because(cause)
         .retry_after(RETRY_AFTER_S),
         BackendError::Fields(faults) => {
-            let mut all = BodyFaults::default();
-            faults.into_iter().for_each(|(name, detail)| all.add(name, detail));
-            all.check().err().unwrap_or_else(|| Reject::new(Reason::BadRequest, "the body is wrong"))
+            let fault = |(name, text)| Fault { origin: FaultOrigin::Whole, path: pointer(name), text };
+            let all = faults::check(faults.into_iter().map(fault).collect());
+            all.err().unwrap_or_else(|| Reject::new(Reason::BadRequest, "the body is wrong"))
         }
     }
 }

@@ -1,6 +1,5 @@
 //! `POST /v1/batch`: many changes of limits in one transaction, all or nothing.
 
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::refused;
@@ -8,8 +7,9 @@ use super::schemas::{examples, of_client, some_terms};
 use super::terms::{self, LIMIT_MEMBERS};
 use crate::api::AdminApi;
 use crate::api::call::as_json;
-use crate::api::members::{self, Members, described, reference, schema_of};
-use crate::api::route::{ApiCall, Resource, Route, Schema, post, refusal, shows};
+use crate::api::input;
+use crate::api::route::{ApiCall, Resource, Route, Schema, post, reference, refusal, shows};
+use crate::declare::{Section, Shape, Spec, schema_of};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 use crate::store::v1::{BatchError, BatchOp};
@@ -36,11 +36,9 @@ pub(in crate::api) const RESOURCE: Resource = Resource {
 
 fn batch(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let body = call.body_up_to(MAX_BATCH_BYTES)?;
-    call.query(&[])?;
-    let operations = members::read(&body, operations)?;
+    call.no_query()?;
+    let operations = input::read(body, operations)?;
     let applied = operations.len();
-    // What is left out of memory is not held twice while the database works.
-    drop(body);
     if applied > 0 {
         api.parts
             .limits
@@ -50,54 +48,42 @@ fn batch(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     as_json(&json!({ "applied": applied }))
 }
 
-/// The elements of a list that has to be there; none of one that is too long, which is a fault. `items` says how its
-/// schema is called, and more of it.
-pub(super) fn elements<'a>(
-    members: &mut Members<'a, '_>,
-    name: &'static str,
-    most: usize,
-    (items, about): (&str, &str),
-) -> Vec<&'a RawValue> {
-    let elements = members.elements(name, true, || {
-        described(json!({ "type": "array", "maxItems": most, "items": reference(items) }), about)
-    });
-    if !members.has_value(name) {
-        members.fault(name, format!("missing; must be a list of {name}"));
-    }
-    let elements = elements.unwrap_or_default();
-    if elements.len() > most {
-        members.fault(name, format!("must be at most {most}, found {}", elements.len()));
-        return Vec::new();
-    }
-    elements
-}
+const OPERATIONS: Spec = Spec::new(
+    "operations",
+    Shape::Objects {
+        words: "a list of at most 10000 operations",
+        min: 0,
+        max: MAX_OPERATIONS,
+        schema: Some(
+            || json!({ "type": "array", "maxItems": MAX_OPERATIONS, "items": reference("Operation") }),
+        ),
+    },
+    "",
+    "",
+);
 
-fn operations(body: &mut Members<'_, '_>) -> Option<Vec<BatchOp>> {
-    let elements = elements(body, "operations", MAX_OPERATIONS, ("Operation", ""));
-    Some(body.each("operations", elements, |members, _| operation(members)))
+const _: () = assert!(MAX_OPERATIONS == 10_000, "messages say so");
+
+fn operations(body: &mut Section<'_>) -> Option<Vec<BatchOp>> {
+    Some(body.each(&OPERATIONS, operation).into_iter().flatten().collect())
 }
 
 /// `None`: there are faults.
-fn operation(members: &mut Members<'_, '_>) -> Option<BatchOp> {
-    let op = members.text("op", Value::default);
-    if let Some(op @ ("create" | "put")) = op.as_deref() {
-        let (id, limit) = terms::client_and_limit(members, None)?;
-        return Some(if op == "create" { BatchOp::Create(id, limit) } else { BatchOp::Put(id, limit) });
+fn operation(body: &mut Section<'_>) -> Option<BatchOp> {
+    let ops = ["create", "put", "delete"].map(|op| (op, op));
+    let op = body.choice("op", &ops, "", "");
+    if let Some("create" | "put") = op {
+        let (id, limit) = terms::client_and_limit(body, None)?;
+        return Some(if op == Some("create") { BatchOp::Create(id, limit) } else { BatchOp::Put(id, limit) });
     }
-    let id = terms::client(members);
-    members.know(&LIMIT_MEMBERS);
-    if op.as_deref() == Some("delete") {
-        for name in LIMIT_MEMBERS {
-            if members.has(name) {
-                members.fault(name, "a delete has no limit");
-            }
+    let id = terms::client(body);
+    body.know(&LIMIT_MEMBERS);
+    for name in LIMIT_MEMBERS.into_iter().filter(|_| op.is_some()) {
+        if body.has(name) {
+            body.fault(name, "a delete has no limit");
         }
-        return Some(BatchOp::Delete(id?));
     }
-    if op.is_some() || !members.has("op") {
-        members.fault("op", "must be \"create\", \"put\" or \"delete\"");
-    }
-    None
+    Some(BatchOp::Delete(id?)).filter(|_| op.is_some())
 }
 
 /// The status of the element that failed, and its place in that list.
@@ -121,7 +107,7 @@ fn schemas() -> Vec<Schema> {
         object["properties"]["op"] = op;
         of_client(object, about, more)
     };
-    let limit = schema_of(|members| terms::client_and_limit(members, None));
+    let limit = schema_of(|body| terms::client_and_limit(body, None));
     let create = json!({ "enum": ["create", "put"] });
     let create = of_op(create, limit, "A limit to create or put.", &[some_terms()]);
     let delete = json!({ "const": "delete" });

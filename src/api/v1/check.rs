@@ -1,19 +1,16 @@
 //! `POST /v1/check`: what would the next request get, and why? Takes nothing, so a read token may ask.
 
-use std::net::IpAddr;
-
 use serde::Serialize;
 use serde_json::json;
-use serde_json::value::RawValue;
 
 use super::live::{BucketLevel, Question};
 use super::schemas::examples;
 use super::status::EXAMPLE_INSTANCE;
 use crate::api::AdminApi;
 use crate::api::call::as_json;
-use crate::api::faults::pointer;
-use crate::api::members::{self, Members, reference, schema_of};
-use crate::api::route::{ApiCall, Permission, Resource, Route, Schema, post, shows};
+use crate::api::input;
+use crate::api::route::{ApiCall, Permission, Resource, Route, Schema, post, reference, shows};
+use crate::declare::{Form, Node, OPTIONAL, Section, Spec, Value, schema_of};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 use balancer_http::fields::Fields;
@@ -49,8 +46,8 @@ struct ShownVerdict<'a> {
 
 fn check(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let body = call.body()?;
-    call.query(&[])?;
-    let question = members::read(&body, question)?;
+    call.no_query()?;
+    let question = input::read(body, question)?;
     let live = &api.parts.live;
     let verdict = live.check(&question);
     as_json(&ShownVerdict {
@@ -68,81 +65,66 @@ fn check(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     })
 }
 
-fn question(members: &mut Members<'_, '_>) -> Option<Question> {
-    let address = members.text_required("address", "the client's IP address", || {
-        json!({
-            "type": "string", "anyOf": [{ "format": "ipv4" }, { "format": "ipv6" }],
-            "description": "The TCP peer.",
-        })
-    });
-    let address = address.and_then(|text| {
-        let address = text.parse::<IpAddr>().ok();
-        if address.is_none() {
-            members.fault("address", "must be an IP address without a port");
-        }
-        address
-    });
-    let port = members.whole_or_null("port", 0, u32::from(u16::MAX), "");
-    let method = members
-        .text_or_null("method", || json!({ "type": ["string", "null"], "pattern": TOKEN, "default": "GET" }));
-    let method = method.unwrap_or_else(|| "GET".into());
-    if !is_token(method.as_bytes()) {
-        members.fault("method", "must be a method such as \"GET\"");
-    }
-    let path = members.text_or_null(
-        "path",
-        || json!({ "type": ["string", "null"], "pattern": "^/[!-~]*$", "default": "/" }),
-    );
-    let path = path.unwrap_or_else(|| "/".into());
-    if !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
-        members.fault("path", "must begin with / and hold visible ASCII, as in a request line");
-    }
-    let host = members.text_or_null(
-        "host",
-        || json!({ "type": ["string", "null"], "pattern": HOST, "description": "As its `Host` has it." }),
-    );
-    if host
-        .as_deref()
-        .is_some_and(|host| host.is_empty() || !host.bytes().all(|byte| byte.is_ascii_graphic()))
-    {
-        members.fault("host", "must be a host, with or without a port, such as \"api.example.com\"");
-    }
-    let fields = fields(members);
-    Some(Question {
-        address: address?,
-        port: port.and_then(|port| port.try_into().ok()),
-        host,
-        method,
-        path,
-        fields,
+const ADDRESS: Form = Form::new(
+    "an IP address without a port",
+    || json!({ "type": "string", "anyOf": [{ "format": "ipv4" }, { "format": "ipv6" }] }),
+);
+const METHOD: Form = Form::new("a method such as \"GET\"", || json!({ "type": "string", "pattern": TOKEN }));
+const PATH: Form = Form::new(
+    "a path that begins with / and holds visible ASCII, as in a request line",
+    || json!({ "type": "string", "pattern": "^/[!-~]*$" }),
+);
+const HOST: Form = Form::new(
+    "a host, with or without a port, such as \"api.example.com\"",
+    || json!({ "type": "string", "pattern": "^[!-~]+$" }),
+);
+const HEADERS: Form = Form::new("an object of strings or lists of strings, by the names of fields", || {
+    json!({
+        "type": "object",
+        "propertyNames": { "pattern": TOKEN },
+        "additionalProperties": {
+            "anyOf": [reference("FieldValue"), { "type": "array", "items": reference("FieldValue") }],
+        },
     })
-}
+});
 
 /// [`is_token`], as a regular expression.
 const TOKEN: &str = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$";
 
-/// Visible characters.
-const HOST: &str = "^[!-~]+$";
+/// Most fields of a question.
+const MAX_FIELDS: usize = 256;
+
+fn question(body: &mut Section<'_>) -> Option<Question> {
+    let address = Spec::of("address", ADDRESS, "", "The TCP peer.");
+    let method = Spec::of("method", METHOD, "\"GET\"", "").or_null();
+    let path = Spec::of("path", PATH, "\"/\"", "").or_null();
+    let host = Spec::of("host", HOST, OPTIONAL, "As its `Host` has it.").or_null();
+    let text_if = |text: &str, is_one: bool| is_one.then(|| text.to_owned()).ok_or(None);
+    let is_plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    let address = body.text(&address, |text| text.parse().map_err(|_| None));
+    let port = body.whole_or_null("port", 0..=u64::from(u16::MAX), OPTIONAL, "");
+    let method = body.text(&method, |text| text_if(text, is_token(text.as_bytes())));
+    let path = body.text(&path, |text| text_if(text, text.starts_with('/') && is_plain(text)));
+    let host = body.text(&host, |text| text_if(text, is_plain(text)));
+    Some(Question {
+        fields: fields(body),
+        address: address?,
+        port,
+        host,
+        method: method.unwrap_or_else(|| "GET".into()),
+        path: path.unwrap_or_else(|| "/".into()),
+    })
+}
 
 /// `{"name": "value"}`, or a list of values for a field that is given more than once.
-fn fields(members: &mut Members<'_, '_>) -> Fields {
+fn fields(body: &mut Section<'_>) -> Fields {
     let mut fields = Fields::new();
-    let place = members.pointer("headers");
-    let headers = members.any("headers", || {
-        json!({
-            "type": ["object", "null"],
-            "propertyNames": { "pattern": TOKEN },
-            "additionalProperties": {
-                "anyOf": [reference("FieldValue"), { "type": "array", "items": reference("FieldValue") }],
-            },
-        })
-    });
-    for (name, value) in headers {
-        let mut fault = |detail: &str| members.faults.at(format!("{place}{}", pointer(&name)), detail);
-        if !is_token(name.as_bytes()) {
+    for member in body.entries(&Spec::of("headers", HEADERS, OPTIONAL, "").or_null(), MAX_FIELDS) {
+        let mut fault = |text: &str| body.fault_of("headers", &member, text);
+        if !is_token(member.name.as_bytes()) {
             fault("is no name of a field");
         }
-        let values = list_of_texts(value);
+        let values = list_of_texts(member.node.clone());
         if values.is_none() {
             fault("must be a string or a list of strings");
         }
@@ -151,7 +133,7 @@ fn fields(members: &mut Members<'_, '_>) -> Fields {
             if bytes.iter().any(|byte| *byte != b'\t' && byte.is_ascii_control()) {
                 fault("must hold no control characters");
             } else {
-                fields.push(&name, bytes);
+                fields.push(&member.name, bytes);
             }
         }
     }
@@ -159,11 +141,16 @@ fn fields(members: &mut Members<'_, '_>) -> Fields {
 }
 
 /// A text, or a list of texts.
-fn list_of_texts(value: &RawValue) -> Option<Vec<String>> {
-    if value.get().starts_with('"') {
-        return serde_json::from_str(value.get()).ok().map(|text| vec![text]);
+fn list_of_texts(node: Node) -> Option<Vec<String>> {
+    let text = |node: Node| match node.settled().value {
+        Value::Text(text) => Some(text),
+        _ => None,
+    };
+    let node = node.settled();
+    match node.value {
+        Value::List(elements) => elements.into_iter().map(text).collect(),
+        _ => text(node).map(|text| vec![text]),
     }
-    serde_json::from_str(value.get()).ok()
 }
 
 fn schemas() -> Vec<Schema> {

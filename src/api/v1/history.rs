@@ -6,10 +6,10 @@ use serde_json::json;
 use super::refused;
 use crate::api::AdminApi;
 use crate::api::call::as_json;
-use crate::api::input::{BodyFaults, Query};
 use crate::api::route::{
-    AnswerDoc, ApiCall, In, Operation, Parameter, Resource, Route, Schema, get, refusal, shows,
+    AnswerDoc, ApiCall, Operation, Parameter, Resource, Route, Schema, get, refusal, shows,
 };
+use crate::declare::{Form, OPTIONAL, Section, Spec, owned, whole_of};
 use crate::error::Reject;
 use crate::history::{HistoryColumn, HistoryScope, STEP_S, STEPS};
 use crate::proxy::exchange::Answer;
@@ -27,45 +27,62 @@ const READ: Operation = get("getHistory", "A number of the last hour, step by st
 const GONE: AnswerDoc =
     refusal(404, "There is no such pool or backend, none that has a history, or not of that metric.");
 
-const METRIC: Parameter = Parameter {
-    name: "metric",
-    place: In::Query,
-    required: true,
-    schema: r#"{"type": "string", "enum": ["requests", "2xx", "3xx", "4xx", "5xx", "errors", "p50", "p95", "p99", "limited", "429", "503", "in_flight", "waiting", "retries", "queue_full", "queue_target", "queue_timeout"]}"#,
-    about: "Rates are a second: `requests`, those answered `2xx` to `5xx`, `errors` (5xx, and attempts at a backend without an \
-            answer). `p50`, `p95` and `p99` are seconds: of all requests to the end of their answers, of backends to the head. Of all \
-            requests there are `limited` (refused by a limit), `429` and `503` (answered so, by whomever) and `in_flight` as \
-            well; of a pool `waiting` (in its line) and `retries`; of both `queue_full`, `queue_target` and `queue_timeout`: refused \
-            since every backend was full, by reason.",
-    example: r#""requests""#,
-};
+const METRICS: &str = "one of requests, 2xx, 3xx, 4xx, 5xx, errors, p50, p95, p99, limited, 429, 503, in_flight, waiting, retries, \
+                       queue_full, queue_target, queue_timeout";
 
-const FROM: Parameter = Parameter {
-    name: "from",
-    place: In::Query,
-    required: false,
-    schema: r#"{"type": "integer", "minimum": 0, "maximum": 9007199254740991}"#,
-    about: "Seconds since the epoch; without it, and before the oldest step, the last hour.",
-    example: "0",
-};
+const METRIC: Parameter = Parameter::query(
+    || {
+        Spec::of(
+            "metric",
+            Form::new(METRICS, || {
+                json!({
+                    "type": "string",
+                    "enum": ["requests", "2xx", "3xx", "4xx", "5xx", "errors", "p50", "p95", "p99", "limited", "429", "503",
+                             "in_flight", "waiting", "retries", "queue_full", "queue_target", "queue_timeout"],
+                })
+            }),
+            "",
+            "Rates are a second: `requests`, those answered `2xx` to `5xx`, `errors` (5xx, and attempts at a backend without an \
+         answer). `p50`, `p95` and `p99` are seconds: of all requests to the end of their answers, of backends to the head. Of all \
+         requests there are `limited` (refused by a limit), `429` and `503` (answered so, by whomever) and `in_flight` as \
+         well; of a pool `waiting` (in its line) and `retries`; of both `queue_full`, `queue_target` and `queue_timeout`: refused \
+         since every backend was full, by reason.",
+        )
+    },
+    r#""requests""#,
+);
 
-const POOL: Parameter = Parameter {
-    name: "pool",
-    place: In::Query,
-    required: false,
-    schema: r#"{"type": "string"}"#,
-    about: "Of that pool alone.",
-    example: r#""default""#,
-};
+/// 2^53 - 1: as far as every reader of JSON counts exactly.
+const MAX_FROM: u64 = 9_007_199_254_740_991;
 
-const BACKEND: Parameter = Parameter {
-    name: "backend",
-    place: In::Query,
-    required: false,
-    schema: r#"{"type": "string"}"#,
-    about: "Of that backend of the pool alone; without a pool, of the default one.",
-    example: r#""b""#,
-};
+const FROM: Parameter = Parameter::query(
+    || {
+        let seconds = Form::new(
+            "a whole number of seconds since the epoch",
+            || json!({ "type": "integer", "minimum": 0, "maximum": MAX_FROM }),
+        );
+        let about = "Seconds since the epoch; without it, and before the oldest step, the last hour.";
+        Spec::of("from", seconds, OPTIONAL, about)
+    },
+    "0",
+);
+
+const POOL: Parameter = Parameter::query(
+    || Spec::of("pool", Form::text("a name"), OPTIONAL, "Of that pool alone."),
+    r#""default""#,
+);
+
+const BACKEND: Parameter = Parameter::query(
+    || {
+        Spec::of(
+            "backend",
+            Form::text("a name"),
+            OPTIONAL,
+            "Of that backend of the pool alone; without a pool, of the default one.",
+        )
+    },
+    r#""b""#,
+);
 
 #[derive(Serialize)]
 struct HistoryShown<'a> {
@@ -78,50 +95,49 @@ struct HistoryShown<'a> {
 
 fn read(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
-    let query = call.query(&["metric", "from", "pool", "backend"])?;
-    let asked = Asked::read(&query)?;
+    let asked = call.query(Asked::read)?;
+    if !asked.scope.metrics().any(|name| name == asked.metric) {
+        let detail = format!("no {} is kept of what was named, only {}", asked.metric, allowed(&asked.scope));
+        return Err(Reject::new(Reason::NotFound, detail));
+    }
     let live = &api.parts.live;
     let from = asked.from.map_or(0, |from| live.moment_of(from));
-    let column = live.history.column(&asked.scope, asked.metric, from);
+    let column = live.history.column(&asked.scope, &asked.metric, from);
     let what = if matches!(asked.scope, HistoryScope::Backend(_)) { "backend" } else { "pool" };
     let HistoryColumn { from, values } = column.ok_or_else(|| refused(StoreError::NotFound, what, ""))?;
-    as_json(&HistoryShown { metric: asked.metric, step: STEP_S, from: live.epoch_of(from), values })
+    as_json(&HistoryShown { metric: &asked.metric, step: STEP_S, from: live.epoch_of(from), values })
 }
 
-struct Asked<'a> {
-    metric: &'a str,
+struct Asked {
+    metric: String,
     scope: HistoryScope,
     /// Seconds since the epoch.
     from: Option<u64>,
 }
 
-impl<'a> Asked<'a> {
-    fn read(query: &'a Query) -> Result<Self, Reject> {
-        let mut faults = BodyFaults::default();
-        let pool = query.get("pool");
-        let scope = match (pool, query.get("backend")) {
+impl Asked {
+    fn read(query: &mut Section<'_>) -> Self {
+        let scope = match (query.text(&POOL.spec(), owned), query.text(&BACKEND.spec(), owned)) {
             (None, None) => HistoryScope::All,
-            (Some(pool), None) => HistoryScope::Pool(pool.to_owned()),
-            (_, Some(backend)) => {
-                HistoryScope::Backend((pool.unwrap_or(DEFAULT_POOL).to_owned(), backend.to_owned()))
+            (Some(pool), None) => HistoryScope::Pool(pool),
+            (pool, Some(backend)) => {
+                HistoryScope::Backend((pool.unwrap_or_else(|| DEFAULT_POOL.to_owned()), backend))
             }
         };
-        let metric = query.get("metric").unwrap_or_default();
-        let allowed = || scope.metrics().collect::<Vec<_>>().join(", ");
-        if !HistoryScope::know(metric) {
-            faults.add("metric", format!("must be one of {}", allowed()));
+        let metric = query.text(&METRIC.spec(), |text| {
+            let fault = || Some(format!("must be one of {}", allowed(&scope)));
+            HistoryScope::know(text).then(|| text.to_owned()).ok_or_else(fault)
+        });
+        Self {
+            metric: metric.unwrap_or_default(),
+            from: query.some(&FROM.spec(), |node| whole_of(node, &(0..=MAX_FROM))),
+            scope,
         }
-        let from = query.get("from").map(str::parse);
-        if matches!(from, Some(Err(_))) {
-            faults.add("from", "must be a whole number of seconds since the epoch");
-        }
-        faults.check()?;
-        if !scope.metrics().any(|name| name == metric) {
-            let detail = format!("no {metric} is kept of what was named, only {}", allowed());
-            return Err(Reject::new(Reason::NotFound, detail));
-        }
-        Ok(Self { metric, scope, from: from.and_then(Result::ok) })
     }
+}
+
+fn allowed(scope: &HistoryScope) -> String {
+    scope.metrics().collect::<Vec<_>>().join(", ")
 }
 
 fn schemas() -> Vec<Schema> {

@@ -4,13 +4,14 @@
 use serde::Serialize;
 use serde_json::json;
 
-use super::batch::{MAX_BATCH_BYTES, elements, failed};
+use super::batch::{MAX_BATCH_BYTES, failed};
 use super::schemas::examples;
 use super::terms;
 use crate::api::AdminApi;
 use crate::api::call::as_json;
-use crate::api::members::{self, Members, schema_of};
-use crate::api::route::{ApiCall, Resource, Route, Schema, post, refusal, shows};
+use crate::api::input;
+use crate::api::route::{ApiCall, Resource, Route, Schema, post, reference, refusal, shows};
+use crate::declare::{Section, Shape, Spec, schema_of};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 use crate::store::v1::{Imported, MAX_IMPORTED};
@@ -44,10 +45,8 @@ struct ShownCounts {
 
 fn import(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let body = call.body_up_to(MAX_BATCH_BYTES)?;
-    call.query(&[])?;
-    let chunk = members::read(&body, limits)?;
-    // Not held twice while the database works.
-    drop(body);
+    call.no_query()?;
+    let chunk = input::read(body, limits)?;
     let Imported { created, replaced, unchanged } = match chunk.is_empty() {
         true => Imported::default(),
         false => {
@@ -57,10 +56,22 @@ fn import(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> 
     as_json(&ShownCounts { created, replaced, unchanged })
 }
 
-fn limits(body: &mut Members<'_, '_>) -> Option<Vec<(ClientId, ClientLimit)>> {
-    let about = "Of several for one client the last counts.";
-    let elements = elements(body, "limits", MAX_IMPORTED, ("NewLimit", about));
-    Some(body.each("limits", elements, |members, _| terms::client_and_limit(members, None)))
+const LIMITS: Spec = Spec::new(
+    "limits",
+    Shape::Objects {
+        words: "a list of at most 10000 limits",
+        min: 0,
+        max: MAX_IMPORTED,
+        schema: Some(|| json!({ "type": "array", "maxItems": MAX_IMPORTED, "items": reference("NewLimit") })),
+    },
+    "",
+    "Of several for one client the last counts.",
+);
+
+const _: () = assert!(MAX_IMPORTED == 10_000, "messages say so");
+
+fn limits(body: &mut Section<'_>) -> Option<Vec<(ClientId, ClientLimit)>> {
+    Some(body.each(&LIMITS, |one| terms::client_and_limit(one, None)).into_iter().flatten().collect())
 }
 
 fn schemas() -> Vec<Schema> {

@@ -10,20 +10,14 @@ use super::live::{ClientCount, DeniedFor, RankBy};
 use super::status::EXAMPLE_INSTANCE;
 use crate::api::AdminApi;
 use crate::api::call::as_json;
-use crate::api::input::{BodyFaults, Query};
-use crate::api::members::reference;
-use crate::api::page::page_size;
-use crate::api::route::{ApiCall, In, Parameter, Resource, Route, Schema, get, shows};
+use crate::api::route::{ApiCall, Parameter, Resource, Route, Schema, get, reference, shows};
+use crate::declare::{Form, Section, Spec, whole};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 use balancer_limiter::limit::parse_per;
 
 /// The longest window.
 pub const MAX_WINDOW: Duration = Duration::from_secs(3_600);
-
-const DEFAULT_WINDOW: &str = "5m";
-
-const DEFAULT_TOP: usize = 50;
 
 pub(in crate::api) const RESOURCE: Resource = Resource {
     title: "Busiest clients",
@@ -46,24 +40,24 @@ pub(in crate::api) const RESOURCE: Resource = Resource {
     schemas,
 };
 
-const WINDOW: Parameter = Parameter {
-    name: "window",
-    place: In::Query,
-    required: false,
-    schema: r#"{"type": "string", "pattern": "^([1-9][0-9]{0,2}s|([1-9]|[1-5][0-9])m|1h)$", "default": "5m"}"#,
-    about: "How far back, `1s` to `1h`. The oldest step of 15 seconds (beyond `5m`: 5 minutes) counts by the part of it \
-            that lies within.",
-    example: r#""5m""#,
-};
+const WINDOW: Parameter = Parameter::query(
+    || {
+        Spec::of(
+            "window",
+            Form::new(
+                "a span from \"1s\" to \"1h\", such as \"5m\"",
+                || json!({ "type": "string", "pattern": "^([1-9][0-9]{0,2}s|([1-9]|[1-5][0-9])m|1h)$" }),
+            ),
+            "\"5m\"",
+            "How far back, `1s` to `1h`. The oldest step of 15 seconds (beyond `5m`: 5 minutes) counts by the part of it \
+         that lies within.",
+        )
+    },
+    r#""5m""#,
+);
 
-const TOP: Parameter = Parameter {
-    name: "top",
-    place: In::Query,
-    required: false,
-    schema: r#"{"type": "integer", "minimum": 1, "maximum": 1000, "default": 50}"#,
-    about: "How many clients at most.",
-    example: "50",
-};
+const TOP: Parameter =
+    Parameter::query(|| whole("top", &(1..=1_000), "50", "How many clients at most."), "50");
 
 /// A client that was refused.
 #[derive(Serialize)]
@@ -95,45 +89,36 @@ struct Clients<'a> {
 
 fn limited(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
-    let query = call.query(&["window", "top"])?;
-    let asked = Asked::read(&query)?;
+    let asked = call.query(Asked::read)?;
     let live = &api.parts.live;
     let found = live.top(RankBy::Denied, asked.window, asked.top);
     let limited = found.into_iter().map(Refusals::from);
-    as_json(&Limited { limited: limited.collect(), window: asked.text, instance: &live.instance })
+    as_json(&Limited { limited: limited.collect(), window: &asked.text, instance: &live.instance })
 }
 
 fn clients(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
-    let query = call.query(&["window", "top"])?;
-    let asked = Asked::read(&query)?;
+    let asked = call.query(Asked::read)?;
     let live = &api.parts.live;
     let found = live.top(RankBy::Requests, asked.window, asked.top);
-    as_json(&Clients { clients: &found, window: asked.text, instance: &live.instance })
+    as_json(&Clients { clients: &found, window: &asked.text, instance: &live.instance })
 }
 
-struct Asked<'a> {
+struct Asked {
     window: Duration,
     /// As it was asked for.
-    text: &'a str,
+    text: String,
     top: usize,
 }
 
-impl<'a> Asked<'a> {
-    fn read(query: &'a Query) -> Result<Self, Reject> {
-        let mut faults = BodyFaults::default();
-        let text = query.get("window").unwrap_or(DEFAULT_WINDOW);
-        let secs = parse_per(text).map(u64::from).filter(|secs| *secs <= MAX_WINDOW.as_secs());
-        if secs.is_none() {
-            faults.add("window", "must be a span from \"1s\" to \"1h\", such as \"5m\"");
-        }
-        let top = query.get("top").map_or(Some(DEFAULT_TOP), page_size);
-        if top.is_none() {
-            faults.add("top", "must be a whole number from 1 to 1000");
-        }
-        faults.check()?;
-        let window = Duration::from_secs(secs.unwrap_or_default());
-        Ok(Self { window, text, top: top.unwrap_or(DEFAULT_TOP) })
+impl Asked {
+    fn read(query: &mut Section<'_>) -> Self {
+        let window = query.text(&WINDOW.spec(), |text| {
+            let window = parse_per(text).map(|secs| Duration::from_secs(secs.into()));
+            window.filter(|window| *window <= MAX_WINDOW).map(|window| (window, text.to_owned())).ok_or(None)
+        });
+        let (window, text) = window.unwrap_or_default();
+        Self { window, text, top: query.number(&TOP.spec()).unwrap_or_default() }
     }
 }
 

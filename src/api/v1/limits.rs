@@ -6,16 +6,17 @@ use serde_json::json;
 
 use super::schemas::examples;
 use super::terms::client_and_limit;
-use super::{conditions, refused};
+use super::{conditions, refused, terms};
 use crate::api::AdminApi;
 use crate::api::call::{as_json, no_content};
-use crate::api::input::{BodyFaults, Query};
-use crate::api::members::{self, reference};
+use crate::api::input;
 use crate::api::page::{CURSOR, LIMIT, Page, Rows, listing, page_schema};
 use crate::api::route::{
-    self, AnswerDoc, ApiCall, Argument, In, Operation, Parameter, Resource, Route, Schema, bare, refusal,
-    shows,
+    self, AnswerDoc, ApiCall, Argument, Operation, Parameter, Resource, Route, Schema, bare, reference,
+    refusal, shows,
 };
+use crate::api::seed;
+use crate::declare::{Form, OPTIONAL, Section, Shape, Spec};
 use crate::error::Reject;
 use crate::proxy::exchange::{Answer, AnswerBody};
 use crate::store::v1::{LimitFilter, LimitRow};
@@ -51,92 +52,89 @@ pub(in crate::api) const RESOURCE: Resource = Resource {
 
 /// The client in a path.
 pub(super) const ID: Argument = Argument {
-    schema: r##"{"$ref": "#/components/schemas/ClientId"}"##,
+    form: seed::ID,
     about: "The client's id, percent-encoded: one segment, decoded once.",
     example: r#""10.0.0.7""#,
 };
 
 /// The client in a query.
-pub(super) const CLIENT_ID: Parameter = Parameter {
-    name: "client_id",
-    place: In::Query,
-    required: true,
-    schema: r##"{"$ref": "#/components/schemas/ClientId"}"##,
-    about: "The client's id.",
-    example: r#""10.0.0.7""#,
-};
+pub(super) const CLIENT_ID: Parameter =
+    Parameter::query(|| Spec::of("client_id", seed::ID, "", "The client's id."), r#""10.0.0.7""#);
 
 /// One form alone: generators of clients leave out whole operations for a choice of forms in a field of the head.
-const TAGS: &str = r#"{"type": "string", "format": "entity-tags", "minLength": 1, "pattern": "^(\\*|(W/)?\"[!#-~]*\"(, ?(W/)?\"[!#-~]*\")*)$"}"#;
+const TAGS: Form = Form::new("entity-tags", || {
+    json!({
+        "type": "string", "format": "entity-tags", "minLength": 1,
+        "pattern": r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#,
+    })
+});
 
-pub(super) const IF_MATCH: Parameter = Parameter {
-    name: "If-Match",
-    place: In::Head,
-    required: false,
-    schema: TAGS,
-    about: "The `ETag`s of which it must have one, or `*`: it must be there.",
-    example: r#""\"3\"""#,
-};
+pub(super) const IF_MATCH: Parameter = Parameter::head(
+    || {
+        let about = "The `ETag`s of which it must have one, or `*`: it must be there.";
+        Spec::of("If-Match", TAGS, OPTIONAL, about)
+    },
+    r#""\"3\"""#,
+);
 
-pub(super) const IF_NONE_MATCH: Parameter = Parameter {
-    name: "If-None-Match",
-    place: In::Head,
-    required: false,
-    schema: TAGS,
-    about: "The `ETag`s that the caller has.",
-    example: r#""\"3\"""#,
-};
+pub(super) const IF_NONE_MATCH: Parameter = Parameter::head(
+    || Spec::of("If-None-Match", TAGS, OPTIONAL, "The `ETag`s that the caller has."),
+    r#""\"3\"""#,
+);
 
-pub(super) const IF_ABSENT: Parameter = Parameter {
-    name: "If-None-Match",
-    place: In::Head,
-    required: false,
-    schema: r#"{"type": "string", "enum": ["*"]}"#,
-    about: "`*`: it must not be there.",
-    example: r#""*""#,
-};
+pub(super) const IF_ABSENT: Parameter = Parameter::head(
+    || {
+        let star = Form::new("*", || json!({ "type": "string", "enum": ["*"] }));
+        Spec::of("If-None-Match", star, OPTIONAL, "`*`: it must not be there.")
+    },
+    r#""*""#,
+);
 
 const GONE: AnswerDoc = refusal(404, "The client has no limit.");
 const CHANGED: AnswerDoc = refusal(412, "If-Match or If-None-Match does not hold.");
 
 const LIST: Operation = route::get("listLimits", "Limits in byte order of the id", list_limits)
-    .parameters(&[
-        LIMIT,
-        CURSOR,
-        Parameter {
-            name: "prefix",
-            place: In::Query,
-            required: false,
-            schema: r#"{"type": "string", "maxLength": 256, "pattern": "^[^\\u0000]*$"}"#,
-            about: "Ids that begin with this, byte for byte.",
-            example: r#""10.0.""#,
-        },
-        Parameter {
-            name: "contains",
-            place: In::Query,
-            required: false,
-            schema: r#"{"type": "string", "maxLength": 256, "pattern": "^[^\\u0000]*$"}"#,
-            about: "Ids in which this stands, whatever the case of its letters. Looks at each limit.",
-            example: r#""0.7""#,
-        },
-        Parameter {
-            name: "total",
-            place: In::Query,
-            required: false,
-            schema: r#"{"type": "boolean", "default": false}"#,
-            about: "Whether `total` is to say how many limits there are on all pages. Looks at each limit.",
-            example: "true",
-        },
-        Parameter {
-            name: "plan",
-            place: In::Query,
-            required: false,
-            schema: r##"{"$ref": "#/components/schemas/PlanName"}"##,
-            about: "Limits that name this plan.",
-            example: examples::PLAN_NAME,
-        },
-    ])
+    .parameters(&[LIMIT, CURSOR, PREFIX, CONTAINS, TOTAL, PLAN])
     .answers(&[shows(200, "A page.", "Limits").with(&["Link"])]);
+
+const PART: Form = Form::new(
+    "at most 256 bytes, none of them 0",
+    || json!({ "type": "string", "maxLength": ClientId::MAX_BYTES, "pattern": "^[^\\u0000]*$" }),
+);
+
+const PREFIX: Parameter = Parameter::query(
+    || Spec::of("prefix", PART, OPTIONAL, "Ids that begin with this, byte for byte."),
+    r#""10.0.""#,
+);
+
+const CONTAINS: Parameter = Parameter::query(
+    || {
+        Spec::of(
+            "contains",
+            PART,
+            OPTIONAL,
+            "Ids in which this stands, whatever the case of its letters. Looks at each limit.",
+        )
+    },
+    r#""0.7""#,
+);
+
+const TOTAL: Parameter = Parameter::query(
+    || {
+        Spec::new(
+            "total",
+            Shape::Bool,
+            "false",
+            "Whether `total` is to say how many limits there are on all pages. Looks at each limit.",
+        )
+    },
+    "true",
+);
+
+const PLAN: Parameter = Parameter::query(
+    || Spec::of("plan", terms::PLAN_NAME, OPTIONAL, "Limits that name this plan."),
+    examples::PLAN_NAME,
+);
 
 const CREATE: Operation =
     route::post("createLimit", "Gives a client a limit", create_limit).body("NewLimit").answers(&[
@@ -174,24 +172,15 @@ const fn delete(id: &'static str, parameters: &'static [Parameter]) -> Operation
 
 /// The client that the path or the query names.
 pub(super) fn client_id(call: &ApiCall<'_, '_>) -> Result<ClientId, Reject> {
-    call.named("client_id", "the client's id", ClientId::parse)
+    call.named(&CLIENT_ID.spec(), ClientId::parse)
 }
 
 fn list_limits(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
-    let query = call.query(&["limit", "cursor", "prefix", "contains", "plan", "total"])?;
-    let mut faults = BodyFaults::default();
-    let page = Page::read("/v1/limits", &query, &["prefix", "contains", "plan"], &mut faults);
-    let filter = filter(&query, &mut faults);
-    let with_total = match query.get("total") {
-        None | Some("false") => false,
-        Some("true") => true,
-        Some(_) => {
-            faults.add("total", "must be true or false");
-            false
-        }
-    };
-    faults.check()?;
+    let (page, filter, with_total) = call.query(|query| {
+        let page = Page::read("/v1/limits", query, &["prefix", "contains", "plan"]);
+        (page, filter(query), query.flag(&TOTAL.spec()).unwrap_or_default())
+    })?;
     let limits = &api.parts.limits;
     let wrong = |error| refused(error, "limit", "");
     let mut rows = limits.limits(&filter, page.after.as_deref(), page.count + 1).map_err(wrong)?;
@@ -202,26 +191,22 @@ fn list_limits(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Rej
     listing(call.exchange.head, &rows)
 }
 
-fn filter(query: &Query, faults: &mut BodyFaults) -> LimitFilter {
-    let mut text = |name: &str| {
-        let text = query.get(name).filter(|text| !text.is_empty());
-        if text.is_some_and(|text| text.len() > ClientId::MAX_BYTES || text.contains('\0')) {
-            faults.add(name, format!("must have at most {} bytes, none of them 0", ClientId::MAX_BYTES));
-        }
-        text.map(str::to_owned)
+fn filter(query: &mut Section<'_>) -> LimitFilter {
+    let part = |text: &str| {
+        let is_short = text.len() <= ClientId::MAX_BYTES && !text.contains('\0');
+        is_short.then(|| text.to_owned()).ok_or(None)
     };
-    let (prefix, contains) = (text("prefix"), text("contains"));
-    let plan = query.get("plan").map(PlanName::parse);
-    if let Some(Err(fault)) = &plan {
-        faults.add("plan", fault.to_string());
+    LimitFilter {
+        prefix: query.text(&PREFIX.spec(), part).filter(|text| !text.is_empty()),
+        contains: query.text(&CONTAINS.spec(), part).filter(|text| !text.is_empty()),
+        plan: query.text(&PLAN.spec(), |text| PlanName::parse(text).map_err(|fault| Some(fault.to_string()))),
     }
-    LimitFilter { prefix, contains, plan: plan.and_then(Result::ok) }
 }
 
 fn create_limit(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let body = call.body()?;
-    call.query(&[])?;
-    let (id, limit) = members::read(&body, |body| client_and_limit(body, None))?;
+    call.no_query()?;
+    let (id, limit) = input::read(body, |body| client_and_limit(body, None))?;
     let row = api
         .parts
         .limits
@@ -243,7 +228,7 @@ fn get_limit(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Rejec
 fn put_limit(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let body = call.body()?;
     let id = client_id(call)?;
-    let (id, limit) = members::read(&body, |body| client_and_limit(body, Some(id)))?;
+    let (id, limit) = input::read(body, |body| client_and_limit(body, Some(id)))?;
     let condition = conditions::condition(call.exchange.head)?;
     let put = api
         .parts

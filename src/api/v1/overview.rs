@@ -139,7 +139,7 @@ struct LastStep {
 
 fn read(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
-    call.query(&[])?;
+    call.no_query()?;
     let role = if call.caller.may_write().is_ok() { "write" } else { "read" };
     as_json(&overview(api, role))
 }

@@ -7,13 +7,13 @@ use super::schemas::examples;
 use super::{conditions, refused, terms};
 use crate::api::AdminApi;
 use crate::api::call::no_content;
-use crate::api::input::BodyFaults;
-use crate::api::members::{self, reference};
+use crate::api::input;
 use crate::api::page::{CURSOR, LIMIT, Page, Rows, listing, page_schema};
 use crate::api::route::{
-    self, AnswerDoc, ApiCall, Argument, In, Operation, Parameter, Resource, Route, Schema, bare, refusal,
-    shows,
+    self, AnswerDoc, ApiCall, Argument, Operation, Parameter, Resource, Route, Schema, bare, reference,
+    refusal, shows,
 };
+use crate::declare::Spec;
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
 use crate::store::v1::PlanRow;
@@ -33,7 +33,7 @@ pub(in crate::api) const RESOURCE: Resource = Resource {
             ],
         )
         .of(&[Argument {
-            schema: r##"{"$ref": "#/components/schemas/PlanName"}"##,
+            form: terms::PLAN_NAME,
             about: "The plan's name, percent-encoded: one segment, decoded once.",
             example: examples::PLAN_NAME,
         }]),
@@ -49,14 +49,8 @@ pub(in crate::api) const RESOURCE: Resource = Resource {
     schemas,
 };
 
-const NAME: Parameter = Parameter {
-    name: "name",
-    place: In::Query,
-    required: true,
-    schema: r##"{"$ref": "#/components/schemas/PlanName"}"##,
-    about: "The plan's name.",
-    example: examples::PLAN_NAME,
-};
+const NAME: Parameter =
+    Parameter::query(|| Spec::of("name", terms::PLAN_NAME, "", "The plan's name."), examples::PLAN_NAME);
 
 const GONE: AnswerDoc = refusal(404, "There is no such plan.");
 const CHANGED: AnswerDoc = refusal(412, "If-Match or If-None-Match does not hold.");
@@ -104,15 +98,12 @@ const fn delete(id: &'static str, parameters: &'static [Parameter]) -> Operation
 
 /// The plan that the path or the query names.
 fn plan_name(call: &ApiCall<'_, '_>) -> Result<PlanName, Reject> {
-    call.named("name", "the plan's name", PlanName::parse)
+    call.named(&NAME.spec(), PlanName::parse)
 }
 
 fn list_plans(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
-    let query = call.query(&["limit", "cursor"])?;
-    let mut faults = BodyFaults::default();
-    let page = Page::read("/v1/plans", &query, &[], &mut faults);
-    faults.check()?;
+    let page = call.query(|query| Page::read("/v1/plans", query, &[]))?;
     let mut rows = api
         .parts
         .limits
@@ -125,8 +116,8 @@ fn list_plans(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reje
 
 fn create_plan(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let body = call.body()?;
-    call.query(&[])?;
-    let plan = members::read(&body, |body| terms::plan(body, None))?;
+    call.no_query()?;
+    let plan = input::read(body, |body| terms::plan(body, None))?;
     let row = api
         .parts
         .limits
@@ -148,7 +139,7 @@ fn get_plan(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject
 fn put_plan(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let body = call.body()?;
     let name = plan_name(call)?;
-    let plan = members::read(&body, |body| terms::plan(body, Some(name)))?;
+    let plan = input::read(body, |body| terms::plan(body, Some(name)))?;
     let condition = conditions::condition(call.exchange.head)?;
     let put = api
         .parts

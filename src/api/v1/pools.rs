@@ -118,13 +118,13 @@ struct PoolPage {
 
 fn list(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
-    call.query(&[])?;
+    call.no_query()?;
     as_json(&PoolPage { pools: api.parts.control.pools(api.parts.live.clock.now()), next_cursor: None })
 }
 
 fn read(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
-    call.query(&[])?;
+    call.no_query()?;
     let name = call.pool()?;
     let pool =
         api.parts.control.pools(api.parts.live.clock.now()).into_iter().find(|one| one.pool.name == name);

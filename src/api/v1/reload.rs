@@ -49,7 +49,7 @@ pub(in crate::api) const RESOURCE: Resource = Resource {
 
 fn reload(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
-    call.query(&[])?;
+    call.no_query()?;
     match api.parts.control.reload(&call.caller.actor.0) {
         Ok(Reloaded { changed, needs_restart }) => {
             as_json(&json!({ "reloaded": true, "changed": changed, "needs_restart": needs_restart }))

@@ -92,7 +92,7 @@ struct RoutePage {
 
 fn list(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
-    call.query(&[])?;
+    call.no_query()?;
     as_json(&RoutePage { routes: api.parts.control.routes(), next_cursor: None })
 }
 

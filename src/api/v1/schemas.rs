@@ -4,14 +4,14 @@
 use serde_json::{Value, json};
 
 use super::terms;
-use crate::api::members::{reference, schema_of};
-use crate::api::route::Schema;
+use crate::api::route::{Schema, reference};
+use crate::declare::schema_of;
 
 /// All of them.
 pub(super) fn schemas() -> Vec<Schema> {
-    let bucket = schema_of(|members| terms::bucket(members, &[]));
-    let limit = schema_of(|members| terms::client_and_limit(members, None));
-    let plan = schema_of(|members| terms::plan(members, None));
+    let bucket = schema_of(|body| terms::bucket(body, &[]));
+    let limit = schema_of(|body| terms::client_and_limit(body, None));
+    let plan = schema_of(|body| terms::plan(body, None));
     let mut plan_terms = plan.clone();
     plan_terms["required"] = json!(["buckets"]);
     let terms = json!({ "buckets": [examples::new_bucket()] });

@@ -111,7 +111,7 @@ pub(in crate::api) const RESOURCE: Resource = Resource {
 
 fn read(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
-    call.query(&[])?;
+    call.no_query()?;
     as_json(&api.parts.live.status())
 }
 

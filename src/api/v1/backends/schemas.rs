@@ -3,14 +3,16 @@
 use serde_json::{Value, json};
 
 use super::{URL_SHAPE, new_backend, said};
-use crate::api::members::schema_of;
 use crate::api::route::Schema;
+use crate::declare::schema_of;
 
 pub(in crate::api) const CAUSE: &str =
     "Why it is given nothing, or not its share, in the words of the line on stderr.";
 
+pub(super) const STATE: &str = "What the operator says.";
+
 pub(in crate::api) fn state_schema() -> Value {
-    json!({ "enum": ["up", "drain", "down"], "description": "What the operator says." })
+    json!({ "enum": ["up", "drain", "down"], "description": STATE })
 }
 
 pub(in crate::api) fn health_schema() -> Value {

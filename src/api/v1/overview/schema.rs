@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::api::members::reference;
 use crate::api::route::Schema;
+use crate::api::route::reference;
 use crate::api::v1::status::EXAMPLE_INSTANCE;
 use crate::api::v1::{backends, pools};
 use crate::history::{MAX_MARKS, MarkKind, STEP_S};
