@@ -29,7 +29,7 @@ use tiny_http::{Request, Server};
 use crate::clock::Clock;
 use crate::config;
 use crate::error::Reject;
-use crate::proxy::exchange::FrontendEvent;
+use crate::proxy::exchange::{FrontendEvent, Rejection};
 use crate::proxy::service::Service;
 use balancer_http::framing::request::{Bounds, HeadVerdict, parse};
 use balancer_http::message::Reason;
@@ -229,7 +229,7 @@ impl Shared {
             return;
         }
         log::error!("accepting failed ({error}); going on in {ACCEPT_PAUSE:?}");
-        self.service.observe(FrontendEvent::Rejected("descriptors"));
+        self.service.observe(FrontendEvent::Rejected(Rejection::Descriptors));
         let fresh = loop {
             thread::sleep(ACCEPT_PAUSE);
             match serve_on(&self.listeners[listener]) {

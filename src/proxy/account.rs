@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::error::Reject;
 use crate::log::record::{AccessRecord, AgentRecord, Journal, LimitRecord};
 use crate::log::repeats::LogLimit;
-use crate::metrics::{InFlight, Metrics, Rejection, method_label};
+use crate::metrics::{InFlight, Metrics, method_label};
 use crate::proxy::exchange::FrontendEvent;
 use crate::proxy::exchange::{Answer, DeliveryOutcome, Ticket};
 use crate::proxy::policy::PolicyInForce;
@@ -216,10 +216,7 @@ impl Accounts {
     /// Counts what a frontend saw outside of any request.
     pub fn observe(&self, event: FrontendEvent) {
         match event {
-            FrontendEvent::Rejected(reason) => {
-                let rejection = Rejection::ALL.into_iter().find(|rejection| rejection.name() == reason);
-                self.metrics.rejected(rejection.unwrap_or(Rejection::Descriptors));
-            }
+            FrontendEvent::Rejected(why) => self.metrics.rejected(why),
             FrontendEvent::Panicked => self.metrics.panicked(),
             FrontendEvent::Turn(took) => self.metrics.loop_lag(Duration::from_nanos(took)),
             FrontendEvent::Handshake(end, took) => self.metrics.handshake(end, Duration::from_nanos(took)),

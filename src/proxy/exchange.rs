@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::io;
 
-pub use crate::metrics::{Handshake, Http2Flood};
+pub use crate::metrics::{Handshake, Http2Flood, Rejection};
 use balancer_http::fields::Fields;
 use balancer_time::Nanos;
 
@@ -73,9 +73,8 @@ pub struct BlockingRequest<'a> {
 /// What an engine tells its service to count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrontendEvent {
-    /// A connection was refused or closed before it had a request; the text is the metric's `reason`, one of a few
-    /// constants.
-    Rejected(&'static str),
+    /// A connection was refused or closed before it had a request.
+    Rejected(Rejection),
     /// A worker caught a panic.
     Panicked,
     /// A loop handled a batch of events, and took that long, in nanoseconds.

@@ -20,7 +20,7 @@ use super::shared::LoopsShared;
 use super::state::{Letter, LoopState, Newcomer};
 use super::turn::{Buffers, Loop};
 use super::wire::Socket;
-use crate::proxy::exchange::FrontendEvent;
+use crate::proxy::exchange::{FrontendEvent, Rejection};
 use balancer_limiter::identity;
 use balancer_time::Nanos;
 
@@ -73,13 +73,13 @@ impl LoopsShared {
         };
         let address = peer.ip().to_canonical();
         if self.counts.all() >= self.max_connections && !make_room() {
-            return reject("max_connections");
+            return reject(Rejection::MaxConnections);
         }
         let number = self.emptiest(own);
         let Some(counted) = Counted::enter(&self.counts, number, address) else {
-            return reject("max_connections_per_ip");
+            return reject(Rejection::MaxConnectionsPerIp);
         };
-        let Ok(transport) = self.transport(index) else { return reject("tls") };
+        let Ok(transport) = self.transport(index) else { return reject(Rejection::Tls) };
         let peers = self.proxy_peers.as_ref();
         let expects_proxy = peers.is_some_and(|peers| identity::is_in(&peers.load(), address));
         let newcomer = Newcomer {
@@ -174,7 +174,7 @@ impl Loop {
                     // The kernel checks for a free descriptor before it looks whether a connection waits.
                     Err(_) if !has_waiting(listener) => break,
                     Err(error) => {
-                        self.shared.service.observe(FrontendEvent::Rejected("descriptors"));
+                        self.shared.service.observe(FrontendEvent::Rejected(Rejection::Descriptors));
                         self.shared.service.observe(FrontendEvent::Short(error));
                         // If this process has reached its own bound, the descriptor of an idle connection is enough.
                         if error != Errno::MFILE || !self.evict() {

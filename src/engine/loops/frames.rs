@@ -13,7 +13,7 @@ use super::keys::ClientSlot;
 use super::state::Newcomer;
 use super::turn::{Buffers, Go, Loop};
 use super::wire::Got;
-use crate::proxy::exchange::{FrontendEvent, Http2Flood};
+use crate::proxy::exchange::{FrontendEvent, Http2Flood, Rejection};
 use balancer_time::Nanos;
 
 /// Reads of one connection before others have their turn.
@@ -130,10 +130,10 @@ impl Loop {
             None
         };
         let counted = if shared.counts.all() >= shared.max_connections && !self.make_room() {
-            refuse("max_connections")
+            refuse(Rejection::MaxConnections)
         } else {
             let address = conn.counted.address();
-            Counted::enter(&shared.counts, self.number, address).or_else(|| refuse("max_connections_per_ip"))
+            Counted::enter(&shared.counts, self.number, address).or_else(|| refuse(Rejection::MaxConnectionsPerIp))
         };
         let Some(mut counted) = counted else {
             answer.send_reset(Reason::REFUSED_STREAM);

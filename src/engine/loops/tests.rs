@@ -22,7 +22,9 @@ use crate::clock::Clock;
 use crate::config::{Engine, Frontend};
 use crate::engine::{EngineStart, Sockets, Stats};
 use crate::error::Reject;
-use crate::proxy::exchange::{Answer, BlockingRequest, DeliveryOutcome, FrontendEvent, Ticket};
+use crate::proxy::exchange::{
+    Answer, BlockingRequest, DeliveryOutcome, FrontendEvent, Rejection, Ticket,
+};
 use crate::proxy::service::Service;
 use crate::proxy::story::{NewRequest, Step};
 use balancer_http::message::RequestHead;

@@ -22,7 +22,7 @@ use super::lane::Lane;
 use super::shared::LoopsShared;
 use super::state::{Letter, LoopState, Newcomer};
 use super::wire::timespec;
-use crate::proxy::exchange::FrontendEvent;
+use crate::proxy::exchange::{FrontendEvent, Rejection};
 use balancer_http::message::RequestHead;
 use balancer_time::Nanos;
 
@@ -297,7 +297,7 @@ impl Loop {
         let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
         if epoll::add(&self.epoll, &client.conn.socket, data_of(key), flags).is_err() {
             // The kernel has no room for one more watch (fs.epoll.max_user_watches).
-            self.shared.service.observe(FrontendEvent::Rejected("watches"));
+            self.shared.service.observe(FrontendEvent::Rejected(Rejection::Watches));
             self.clients.remove(key);
             return;
         }

@@ -90,7 +90,7 @@ fn at_the_bound_with_nobody_idle_new_ones_are_refused() {
     until("both are in the middle of a head", || kinds.of_kind(Kind::Reading) == 2);
     let mut refused = door.connect();
     assert!(matches!(refused.read(&mut [0]), Ok(0) | Err(_)), "closed at once");
-    until("counted", || door.service.events.lock().contains(&FrontendEvent::Rejected("max_connections")));
+    until("counted", || door.service.events.lock().contains(&FrontendEvent::Rejected(Rejection::MaxConnections)));
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn one_address_has_a_bound_of_its_own() {
     let mut held: Vec<_> = (0..2).map(|_| door.connect()).collect();
     let mut refused = door.connect();
     assert!(matches!(refused.read(&mut [0]), Ok(0) | Err(_)), "closed at once");
-    assert!(door.service.events.lock().contains(&FrontendEvent::Rejected("max_connections_per_ip")));
+    assert!(door.service.events.lock().contains(&FrontendEvent::Rejected(Rejection::MaxConnectionsPerIp)));
     held.pop();
     until("its place is free again", || {
         let mut stream = door.connect();

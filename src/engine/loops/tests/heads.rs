@@ -191,5 +191,5 @@ fn a_proxy_header_names_the_client_in_pieces_and_is_not_left_out() {
     let begun = door.begun();
     check(&door.ask(&get("/")), "no header", 400);
     assert_eq!(door.begun(), begun);
-    assert!(door.service.events.lock().contains(&FrontendEvent::Rejected("proxy_protocol")));
+    assert!(door.service.events.lock().contains(&FrontendEvent::Rejected(Rejection::ProxyProtocol)));
 }
