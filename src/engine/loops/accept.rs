@@ -7,17 +7,15 @@ use std::sync::atomic::Ordering;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};
 use rustls::ServerConnection;
 
-use super::conn::{Conn, Stage, Transport};
-use super::counts::{Counted, Kind};
-use super::keys::ClientSlot;
+use super::conn::Transport;
+use super::counts::{Counted, Full};
 use super::secure::Secure;
 use super::shared::LoopsShared;
-use super::state::{Letter, LoopState, Newcomer};
+use super::state::{Arrival, Letter, LoopState, Newcomer};
 use super::turn::{Buffers, Loop};
 use super::wire::Socket;
 use crate::proxy::exchange::{FrontendEvent, Rejection};
@@ -28,71 +26,60 @@ use balancer_time::Nanos;
 const MOST_ACCEPTS: usize = 16;
 /// How many more connections than others a loop may have before it hands new ones over.
 const SLACK: usize = 2;
-/// The pause after an accept error for want of descriptors.
+/// The pause after an accept error for want of descriptors, and the longest one for another loop's decision.
 const PAUSE: Nanos = 200_000_000;
-/// A connection that has said nothing for less than this may be a client whose request is on its way.
-const NEW: Nanos = 1_000_000_000;
-/// New silent connections are spared while there are at most this many silent ones, or an eighth of all that there may be. More
-/// are a flood.
-const FEW: usize = 16;
 
 impl LoopsShared {
-    /// Accepts one connection of a listener, and says which loop gets it. `Ok(None)`: none waits any more. `own`: the loop that
-    /// asks; it keeps the connection unless others have fewer.
-    pub(super) fn accept(
-        self: &Arc<Self>,
-        index: usize,
-        own: usize,
-        make_room: impl FnOnce() -> bool,
-    ) -> Result<Option<Accepted>, Errno> {
-        match acceptfrom_with(&self.listeners[index], SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+    /// Accepts one connection of a listener. `Ok(None)`: none waits any more.
+    pub(super) fn accept(&self, listener: usize) -> Result<Option<Accepted>, Errno> {
+        match acceptfrom_with(&self.listeners[listener], SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
             Ok((socket, peer)) => {
                 let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
-                Ok(Some(
-                    peer.map_or(Accepted::Refused, |peer| self.admit(socket, index, peer, own, make_room)),
-                ))
+                let arrived = |peer| Accepted::Arrived(Arrival { socket, listener, peer });
+                Ok(Some(peer.map_or(Accepted::Lost, arrived)))
             }
             Err(Errno::AGAIN) => Ok(None),
             Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => Err(error),
             // The connection died in the queue, or a signal came: the next one may be fine.
-            Err(_) => Ok(Some(Accepted::Refused)),
+            Err(_) => Ok(Some(Accepted::Lost)),
         }
     }
 
-    fn admit(
-        self: &Arc<Self>,
-        socket: OwnedFd,
-        index: usize,
-        peer: SocketAddr,
-        own: usize,
-        make_room: impl FnOnce() -> bool,
-    ) -> Accepted {
-        let reject = |reason| {
-            self.service.observe(FrontendEvent::Rejected(reason));
-            Accepted::Refused
-        };
-        let address = peer.ip().to_canonical();
-        if self.counts.all() >= self.max_connections && !make_room() {
-            return reject(Rejection::MaxConnections);
-        }
+    /// Counts a connection, and says which loop gets it. `own`: the loop that asks; it keeps the connection unless others have
+    /// fewer.
+    pub(super) fn admit(&self, arrival: Arrival, own: usize) -> Admitted {
+        let address = arrival.peer.ip().to_canonical();
         let number = self.emptiest(own);
-        let Some(counted) = Counted::enter(&self.counts, number, address) else {
-            return reject(Rejection::MaxConnectionsPerIp);
+        let counted = match Counted::enter(&self.counts, number, address) {
+            Ok(counted) => counted,
+            Err(Full::All) => return Admitted::Full(arrival),
+            Err(Full::Address) => {
+                self.reject(Rejection::MaxConnectionsPerIp);
+                return Admitted::Refused;
+            }
         };
-        let Ok(transport) = self.transport(index) else { return reject(Rejection::Tls) };
+        let Ok(transport) = self.transport(arrival.listener) else {
+            self.reject(Rejection::Tls);
+            return Admitted::Refused;
+        };
         let peers = self.proxy_peers.as_ref();
         let expects_proxy = peers.is_some_and(|peers| identity::is_in(&peers.load(), address));
         let newcomer = Newcomer {
-            socket: Arc::new(Socket(socket.into())),
+            socket: Arc::new(Socket(arrival.socket.into())),
             transport,
             secured: None,
             counted,
-            peer: SocketAddr::new(address, peer.port()),
+            peer: SocketAddr::new(address, arrival.peer.port()),
             is_proxied: false,
             expects_proxy,
             fresh: true,
         };
-        Accepted::For(number, newcomer)
+        Admitted::For(number, newcomer)
+    }
+
+    /// Notes why a connection is not taken.
+    pub(super) fn reject(&self, why: Rejection) {
+        self.service.observe(FrontendEvent::Rejected(why));
     }
 
     /// A transport for a new connection of that listener.
@@ -122,11 +109,20 @@ fn has_waiting(listener: &TcpListener) -> bool {
     rustix::event::poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
-/// What became of a connection.
+/// What accepting brought.
 pub(super) enum Accepted {
-    /// The loop of this number gets it.
+    Arrived(Arrival),
+    /// A connection that is gone already.
+    Lost,
+}
+
+/// What became of a connection that was accepted.
+pub(super) enum Admitted {
+    /// It is counted, and the loop of this number gets it.
     For(usize, Newcomer),
-    /// It is closed.
+    /// There are as many connections as there may be: this one has no place yet.
+    Full(Arrival),
+    /// It is closed, and that is counted.
     Refused,
 }
 
@@ -162,19 +158,18 @@ impl Loop {
                 if shared.closed_door.load(Ordering::SeqCst) {
                     return self.unwatch_listeners();
                 }
-                match shared.accept(index, self.number, || self.make_room()) {
+                match shared.accept(index) {
                     Ok(None) => break,
-                    Ok(Some(Accepted::Refused)) => {}
-                    Ok(Some(Accepted::For(number, newcomer))) if number == self.number => {
-                        self.welcome(newcomer, buffers);
-                    }
-                    Ok(Some(Accepted::For(number, newcomer))) => {
-                        shared.loops[number].post(Letter::Welcome(newcomer));
+                    Ok(Some(Accepted::Lost)) => {}
+                    Ok(Some(Accepted::Arrived(arrival))) => {
+                        if !self.take_in(arrival, buffers) {
+                            return self.pause_accepting();
+                        }
                     }
                     // The kernel checks for a free descriptor before it looks whether a connection waits.
                     Err(_) if !has_waiting(listener) => break,
                     Err(error) => {
-                        self.shared.service.observe(FrontendEvent::Rejected(Rejection::Descriptors));
+                        self.shared.reject(Rejection::Descriptors);
                         self.shared.service.observe(FrontendEvent::Short(error));
                         // If this process has reached its own bound, the descriptor of an idle connection is enough.
                         if error != Errno::MFILE || !self.evict() {
@@ -186,90 +181,57 @@ impl Loop {
         }
     }
 
+    /// Gives a connection its place. At the bound, one that does nothing ends for it. Where only another loop has such a one, the
+    /// connection is sent there, since its place must not be taken before the other one has ended. False: so it was, and nothing
+    /// more is to be accepted here until that loop has decided about it.
+    fn take_in(&mut self, mut arrival: Arrival, buffers: &mut Buffers) -> bool {
+        let shared = Arc::clone(&self.shared);
+        loop {
+            match shared.admit(arrival, self.number) {
+                Admitted::For(number, newcomer) if number == self.number => {
+                    self.welcome(newcomer, buffers);
+                    return true;
+                }
+                Admitted::For(number, newcomer) => {
+                    shared.loops[number].post(Letter::Welcome(newcomer));
+                    return true;
+                }
+                Admitted::Refused => return true,
+                Admitted::Full(back) => arrival = back,
+            }
+            match self.loop_to_evict_in() {
+                Some(other) if other != self.number => {
+                    self.undecided.push(other);
+                    shared.loops[other].post(Letter::Arrived(arrival, self.number));
+                    return false;
+                }
+                // Another loop may take the place that this makes: then there is one more to make.
+                Some(_) if self.evict() => {}
+                _ => {
+                    shared.reject(Rejection::MaxConnections);
+                    return true;
+                }
+            }
+        }
+    }
+
+    /// Gives a connection its place that another loop has accepted.
+    pub(super) fn take_over(&mut self, arrival: Arrival, from: usize, buffers: &mut Buffers) {
+        if !self.take_in(arrival, buffers) {
+            self.pause_accepting();
+        }
+        self.shared.loops[from].post(Letter::Decided(self.number));
+    }
+
+    /// Another loop has decided about the connection that it was sent: accepting goes on.
+    pub(super) fn decided(&mut self, by: usize) {
+        self.undecided.retain(|other| *other != by);
+        self.accepts_again_at = self.accepts_again_at.min(self.now);
+    }
+
     fn pause_accepting(&mut self) {
         self.accepts_again_at = self.now.saturating_add(PAUSE);
         self.unwatch_listeners();
-    }
-
-    /// Ends one connection: in the loop that has the most silent ones, or else the most idle ones. False: there is none.
-    pub(super) fn make_room(&mut self) -> bool {
-        let counts = Arc::clone(&self.shared.counts);
-        let own = self.number;
-        for kind in [Kind::Silent, Kind::IdleHttp2, Kind::Idle] {
-            let count = |n: usize| counts.of_kind_in(n, kind);
-            let most = (0..self.shared.loops.len()).max_by_key(|n| count(*n)).unwrap_or(own);
-            if count(most) == 0 {
-                continue;
-            }
-            if count(own) < count(most) {
-                self.shared.loops[most].post(Letter::Evict);
-                return true;
-            }
-            return self.evict();
-        }
-        false
-    }
-
-    /// Ends one connection of this loop: a silent one, or else an idle one, the oldest first. New silent ones go last while
-    /// they are few. False: there is none.
-    pub(super) fn evict(&mut self) -> bool {
-        let silent = self.shared.counts.of_kind(Kind::Silent);
-        let are_few = silent <= FEW.max(self.shared.max_connections / 8);
-        let before = if are_few { self.now.saturating_sub(NEW) } else { self.now };
-        self.evict_oldest(Kind::Silent, before)
-            // Before those of HTTP/1.1: an idle one costs some 16 KiB.
-            || self.evict_oldest(Kind::IdleHttp2, self.now)
-            || self.evict_oldest(Kind::Idle, self.now)
-            || self.evict_oldest(Kind::Silent, self.now)
-    }
-
-    /// Ends the oldest connection of that kind, if nothing happened on it since that moment.
-    fn evict_oldest(&mut self, kind: Kind, before: Nanos) -> bool {
-        while let Some((key, since)) = self.oldest(kind) {
-            if since > before {
-                self.candidates(kind).push((key, since));
-                return false;
-            }
-            let is_same = |conn: &Conn| conn.counted.kind() == kind && conn.moved_at == since;
-            let Some(Some(client)) = self.clients.get(key) else { continue };
-            if matches!(client.stage, Stage::Busy(_) | Stage::Linger { .. }) || !is_same(&client.conn) {
-                continue;
-            }
-            if let Some(Some(mut client)) = self.clients.remove(key) {
-                self.say_goodbye(&mut client);
-                self.end(&mut client);
-                return true;
-            }
-        }
-        false
-    }
-
-    fn candidates(&mut self, kind: Kind) -> &mut Vec<(ClientSlot, Nanos)> {
-        match kind {
-            Kind::Silent => &mut self.oldest_silent,
-            Kind::IdleHttp2 => &mut self.oldest_idle_http2,
-            _ => &mut self.oldest_idle,
-        }
-    }
-
-    /// The next one to end. One walk over all clients finds many, so that a flood at the bound does not cost a walk for each.
-    fn oldest(&mut self, kind: Kind) -> Option<(ClientSlot, Nanos)> {
-        const CANDIDATES: usize = 64;
-        if self.shared.counts.of_kind_in(self.number, kind) == 0 {
-            return None;
-        }
-        if self.candidates(kind).is_empty() {
-            let of_kind = self.clients.iter().filter_map(|(key, client)| {
-                let conn = &client.as_ref()?.conn;
-                (conn.counted.kind() == kind).then_some((key, conn.moved_at))
-            });
-            let mut found: Vec<_> = of_kind.collect();
-            // Connections of one turn have the same time. Their slots were taken in order.
-            found.sort_unstable_by_key(|(key, since)| std::cmp::Reverse((*since, *key)));
-            let surplus = found.len().saturating_sub(CANDIDATES);
-            *self.candidates(kind) = found.split_off(surplus);
-        }
-        self.candidates(kind).pop()
     }
 }
 

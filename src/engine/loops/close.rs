@@ -7,7 +7,7 @@ use rustix::event::epoll;
 use super::conn::{Client, Stage, Transport};
 use super::counts::Kind;
 use super::turn::{Go, Loop};
-use crate::proxy::exchange::{FrontendEvent, Rejection};
+use crate::proxy::exchange::Rejection;
 
 impl Loop {
     /// Arms the client's timer, or closes it, as `go` says. `None`: it is closed.
@@ -48,7 +48,7 @@ impl Loop {
             _ => self.abandon(client),
         }
         if matches!(&client.conn.transport, Transport::Tls(secure) if secure.is_spoilt) {
-            self.shared.service.observe(FrontendEvent::Rejected(Rejection::TlsRecord));
+            self.shared.reject(Rejection::TlsRecord);
         }
         if client.conn.is_stream()
             && let Transport::Stream(stream) = std::mem::replace(&mut client.conn.transport, Transport::Plain)

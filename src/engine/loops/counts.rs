@@ -12,6 +12,8 @@ pub(super) struct Counts {
     /// By loop. A connection in a loop's mail counts for that loop.
     loops: Box<[OfLoop]>,
     connections: AtomicUsize,
+    /// Most connections that there may be.
+    most: usize,
     /// Those of all connections that are requests of HTTP/2.
     streams: AtomicUsize,
     addresses: Addresses,
@@ -24,10 +26,11 @@ struct OfLoop {
 }
 
 impl Counts {
-    pub fn new(loops: usize, most_per_address: usize, ipv6_prefix: u8) -> Self {
+    pub fn new(loops: usize, most: usize, most_per_address: usize, ipv6_prefix: u8) -> Self {
         Self {
             loops: (0..loops).map(|_| OfLoop::default()).collect(),
             connections: AtomicUsize::new(0),
+            most,
             streams: AtomicUsize::new(0),
             addresses: Addresses::new(most_per_address, ipv6_prefix),
         }
@@ -36,6 +39,17 @@ impl Counts {
     /// All connections.
     pub fn all(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+
+    /// Most connections that there may be.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
+    /// Takes one of the places that there are for connections. False: none is free.
+    fn take_place(&self) -> bool {
+        let one_more = |all: usize| (all < self.most).then_some(all + 1);
+        self.connections.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).is_ok()
     }
 
     /// Requests of HTTP/2.
@@ -86,6 +100,15 @@ pub(super) enum Kind {
 
 const KINDS: usize = 10;
 
+/// Why one more connection is not counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    /// There are as many as there may be.
+    All,
+    /// Its address has as many as it may have.
+    Address,
+}
+
 /// A connection as it is counted; dropping it takes it out of every count.
 pub(super) struct Counted {
     counts: Arc<Counts>,
@@ -96,15 +119,18 @@ pub(super) struct Counted {
 }
 
 impl Counted {
-    /// Counts a new connection in that loop; `None`: its address has as many as are allowed.
-    pub fn enter(counts: &Arc<Counts>, number: usize, address: IpAddr) -> Option<Self> {
+    /// Counts a new connection in that loop, if its address and all together may have one more.
+    pub fn enter(counts: &Arc<Counts>, number: usize, address: IpAddr) -> Result<Self, Full> {
         if !counts.addresses.enter(address) {
-            return None;
+            return Err(Full::Address);
         }
-        counts.connections.fetch_add(1, Ordering::SeqCst);
+        if !counts.take_place() {
+            counts.addresses.leave(address);
+            return Err(Full::All);
+        }
         let counted = Self { counts: Arc::clone(counts), number, kind: Kind::Silent, address };
         counted.change(1);
-        Some(counted)
+        Ok(counted)
     }
 
     fn change(&self, by: isize) {

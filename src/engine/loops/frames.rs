@@ -1,12 +1,13 @@
 //! What a loop does with an HTTP/2 connection: reads, polls the `h2` crate, writes, and makes a client of each request.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use h2::{Reason, RecvStream};
 use http::header::CONTENT_LENGTH;
 
 use super::conn::{Client, Conn, Stage, Transport};
-use super::counts::{Counted, CountedStream, Kind};
+use super::counts::{Counted, CountedStream, Full, Kind};
 use super::expire::DRAIN_IDLE;
 use super::http2::{Http2, NewStream, Polled, Stream, write_head};
 use super::keys::ClientSlot;
@@ -121,21 +122,34 @@ impl Loop {
         }
     }
 
+    /// Counts a request. It can't wait for another loop, so at the bound only a connection of this loop ends for it. Where this
+    /// one has none that can, another loop is asked for room, and the request is refused: the client may send it again.
+    fn count_stream(&mut self, address: IpAddr) -> Option<Counted> {
+        let shared = Arc::clone(&self.shared);
+        loop {
+            match Counted::enter(&shared.counts, self.number, address) {
+                Ok(counted) => return Some(counted),
+                Err(Full::All) if self.evict() => {}
+                Err(Full::All) => {
+                    if let Some(other) = self.loop_to_evict_in().filter(|other| *other != self.number) {
+                        shared.loops[other].ask_for_room();
+                    }
+                    shared.reject(Rejection::MaxConnections);
+                    return None;
+                }
+                Err(Full::Address) => {
+                    shared.reject(Rejection::MaxConnectionsPerIp);
+                    return None;
+                }
+            }
+        }
+    }
+
     /// Takes a request in, as a client of its own.
     fn open_stream(&mut self, conn: &Conn, http2: &mut Http2, (request, mut answer): NewStream) {
         let shared = Arc::clone(&self.shared);
         http2.is_used = true;
-        let refuse = |reason| {
-            shared.service.observe(FrontendEvent::Rejected(reason));
-            None
-        };
-        let counted = if shared.counts.all() >= shared.max_connections && !self.make_room() {
-            refuse(Rejection::MaxConnections)
-        } else {
-            let address = conn.counted.address();
-            Counted::enter(&shared.counts, self.number, address).or_else(|| refuse(Rejection::MaxConnectionsPerIp))
-        };
-        let Some(mut counted) = counted else {
+        let Some(mut counted) = self.count_stream(conn.counted.address()) else {
             answer.send_reset(Reason::REFUSED_STREAM);
             return;
         };

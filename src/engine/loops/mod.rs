@@ -18,6 +18,7 @@ mod conn;
 mod counts;
 mod deliver;
 mod dial;
+mod evict;
 mod exchange;
 mod expire;
 mod frames;
@@ -49,7 +50,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
-use self::accept::Accepted;
+use self::accept::{Accepted, Admitted};
 use self::counts::{Counts, Kind};
 use self::lane::Lane;
 use self::pace::Timeouts;
@@ -59,6 +60,7 @@ use self::turn::Loop;
 use self::watchdog::Watchdog;
 use super::{Drained, EngineStart, Sockets, Stats};
 use crate::clock::Clock;
+use crate::proxy::exchange::Rejection;
 use crate::proxy::service::Service;
 use balancer_time::nanos;
 
@@ -150,11 +152,15 @@ fn share(
         max_body_bytes: config.max_body_bytes,
         request_buffer_bytes: config.request_buffer_bytes,
         response_buffer_bytes: config.response_buffer_bytes,
-        max_connections: config.max_connections,
         abort_on_close: config.abort_on_close,
         can_upgrade: !config.upgrades.is_empty(),
         proxy_peers: config.proxy_protocol.then(|| ArcSwap::from_pointee(trusted_proxies.to_vec())),
-        counts: Arc::new(Counts::new(loops, config.max_connections_per_ip, ipv6_prefix)),
+        counts: Arc::new(Counts::new(
+            loops,
+            config.max_connections,
+            config.max_connections_per_ip,
+            ipv6_prefix,
+        )),
         closed_door: AtomicBool::new(false),
         draining: AtomicBool::new(false),
         stopping: AtomicBool::new(false),
@@ -188,9 +194,16 @@ impl RunningLoops {
         if !self.inherited {
             // Accepts the connections that wait already: a listener that closes resets those that it still has.
             for index in 0..shared.listeners.len() {
-                while let Ok(Some(accepted)) = shared.accept(index, 0, || false) {
-                    if let Accepted::For(number, newcomer) = accepted {
-                        shared.loops[number].post(Letter::Welcome(newcomer));
+                while let Ok(Some(accepted)) = shared.accept(index) {
+                    match accepted {
+                        Accepted::Lost => {}
+                        Accepted::Arrived(arrival) => match shared.admit(arrival, 0) {
+                            Admitted::For(number, newcomer) => {
+                                shared.loops[number].post(Letter::Welcome(newcomer));
+                            }
+                            Admitted::Full(_) => shared.reject(Rejection::MaxConnections),
+                            Admitted::Refused => {}
+                        },
                     }
                 }
             }

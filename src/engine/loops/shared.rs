@@ -34,7 +34,6 @@ pub(super) struct LoopsShared {
     pub max_body_bytes: u64,
     pub request_buffer_bytes: usize,
     pub response_buffer_bytes: usize,
-    pub max_connections: usize,
     pub abort_on_close: bool,
     pub can_upgrade: bool,
     /// Peers whose first bytes must be a PROXY header; `None` when the option is off.

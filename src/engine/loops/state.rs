@@ -1,10 +1,12 @@
 //! What loops know of each other: how busy each is, whether it is stuck, and its letter box.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use rustix::fd::OwnedFd;
 
 use super::conn::Transport;
 use super::counts::Counted;
@@ -24,6 +26,8 @@ pub(super) struct LoopState {
     pub turn_since: AtomicU64,
     /// Its turn takes too long: it gets no new connections.
     pub is_stuck: AtomicBool,
+    /// It was asked to end a connection, and has not read that yet.
+    is_to_evict: AtomicBool,
 }
 
 /// What a loop is told.
@@ -34,10 +38,23 @@ pub(super) enum Letter {
     Woken(ClientSlot),
     /// The lane has answered.
     Answered(ClientSlot, Answer),
+    /// A connection that another loop, the one of that number, has accepted at the bound: it gets its place in this loop, where
+    /// one that does nothing can end for it.
+    Arrived(Arrival, usize),
+    /// The loop of that number has decided about the connection that it was sent.
+    Decided(usize),
     /// Room is needed: the oldest silent connection ends, or else the one that was idle for longest.
     Evict,
     /// Something in [`LoopsShared`] changed.
     Look,
+}
+
+/// A connection that was accepted and has no place yet.
+pub(super) struct Arrival {
+    pub socket: OwnedFd,
+    /// The index of its listener.
+    pub listener: usize,
+    pub peer: SocketAddr,
 }
 
 /// A connection that is new, or moves from one loop to another.
@@ -46,7 +63,7 @@ pub(super) struct Newcomer {
     pub transport: Transport,
     pub secured: Option<Arc<TlsSession>>,
     pub counted: Counted,
-    pub peer: std::net::SocketAddr,
+    pub peer: SocketAddr,
     pub is_proxied: bool,
     pub expects_proxy: bool,
     /// No request was answered on it yet.
@@ -61,10 +78,12 @@ impl LoopState {
             busy: AtomicU64::new(0),
             turn_since: AtomicU64::new(0),
             is_stuck: AtomicBool::new(false),
+            is_to_evict: AtomicBool::new(false),
         })
     }
 
-    /// Posts a letter. There are at most as many as what they are about: one for a connection, one for a request that waits.
+    /// Posts a letter. There are at most as many as what they are about: one for a connection, one for a request that waits, one
+    /// for another loop's arrival and one for its decision, one that asks for room.
     /// Blocks only for the moment in which another letter is posted or letters are taken.
     pub fn post(&self, letter: Letter) {
         let mut mail = self.mail.lock();
@@ -74,6 +93,18 @@ impl LoopState {
         if is_first {
             self.wake.wake();
         }
+    }
+
+    /// Asks it to end a connection, once until it has read that.
+    pub fn ask_for_room(&self) {
+        if !self.is_to_evict.swap(true, Ordering::Relaxed) {
+            self.post(Letter::Evict);
+        }
+    }
+
+    /// It has read that it was asked to end a connection.
+    pub fn was_asked_for_room(&self) {
+        self.is_to_evict.store(false, Ordering::Relaxed);
     }
 
     /// Takes all letters.

@@ -3,6 +3,7 @@
 mod answers;
 mod backends;
 mod bodies;
+mod bound;
 mod connections;
 mod edges;
 mod heads;

@@ -51,6 +51,8 @@ pub(super) struct Loop {
     pub spare: Vec<Box<Exchange>>,
     /// When accepting goes on after a pause; 0: there is no pause.
     pub accepts_again_at: Nanos,
+    /// Loops that have not decided yet about an arrival that this one sent them.
+    pub undecided: Vec<usize>,
     pub draining_since: Option<Nanos>,
     /// Bytes that API calls have gathered of their bodies and that the lane does not have yet.
     pub gathered: usize,
@@ -166,6 +168,7 @@ impl Loop {
             now: shared.clock.now(),
             spare: Vec::new(),
             accepts_again_at: 0,
+            undecided: Vec::new(),
             draining_since: None,
             gathered: 0,
             share: Share::default(),
@@ -283,7 +286,9 @@ impl Loop {
                 Letter::Welcome(newcomer) => self.welcome(newcomer, buffers),
                 Letter::Woken(key) => self.wake(key, buffers),
                 Letter::Answered(key, answer) => self.lane_answered(key, answer, buffers),
-                Letter::Evict => drop(self.evict()),
+                Letter::Arrived(arrival, from) => self.take_over(arrival, from, buffers),
+                Letter::Decided(by) => self.decided(by),
+                Letter::Evict => self.evict_if_full(),
                 Letter::Look => self.look(),
             }
         }
@@ -297,7 +302,7 @@ impl Loop {
         let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
         if epoll::add(&self.epoll, &client.conn.socket, data_of(key), flags).is_err() {
             // The kernel has no room for one more watch (fs.epoll.max_user_watches).
-            self.shared.service.observe(FrontendEvent::Rejected(Rejection::Watches));
+            self.shared.reject(Rejection::Watches);
             self.clients.remove(key);
             return;
         }

@@ -3,7 +3,7 @@
 use super::*;
 use std::net::{IpAddr, Shutdown};
 
-use crate::engine::loops::counts::{Counted, Counts, Kind};
+use crate::engine::loops::counts::{Counted, Counts, Full, Kind};
 
 #[test]
 fn a_connection_is_kept_as_its_version_and_its_options_say() {
@@ -90,7 +90,9 @@ fn at_the_bound_with_nobody_idle_new_ones_are_refused() {
     until("both are in the middle of a head", || kinds.of_kind(Kind::Reading) == 2);
     let mut refused = door.connect();
     assert!(matches!(refused.read(&mut [0]), Ok(0) | Err(_)), "closed at once");
-    until("counted", || door.service.events.lock().contains(&FrontendEvent::Rejected(Rejection::MaxConnections)));
+    until("counted", || {
+        door.service.events.lock().contains(&FrontendEvent::Rejected(Rejection::MaxConnections))
+    });
 }
 
 #[test]
@@ -112,14 +114,20 @@ fn one_address_has_a_bound_of_its_own() {
 
 #[test]
 fn counts_follow_a_connection_and_addresses_of_one_prefix_are_one_client() {
-    let counts = Arc::new(Counts::new(2, 2, 64));
-    let enter = |room, address: &str| Counted::enter(&counts, room, address.parse::<IpAddr>().expect("one"));
+    let counts = Arc::new(Counts::new(2, 5, 2, 64));
+    let try_enter =
+        |room, address: &str| Counted::enter(&counts, room, address.parse::<IpAddr>().expect("one"));
+    let enter = |room, address: &str| try_enter(room, address).ok();
     let mut one = enter(0, "2001:db8::1").expect("the first");
     let two = enter(1, "2001:db8::ffff:2").expect("the second");
-    assert!(enter(0, "2001:db8::3").is_none(), "a third of the same /64");
+    assert_eq!(try_enter(0, "2001:db8::3").err(), Some(Full::Address), "a third of the same /64");
     let other = enter(0, "2001:db8:0:1::1").expect("of another /64");
     let v4: Vec<_> = (0..2).filter_map(|_| enter(0, "1.2.3.4")).collect();
-    assert!(v4.len() == 2 && enter(0, "1.2.3.4").is_none() && enter(0, "1.2.3.5").is_some());
+    assert!(v4.len() == 2 && enter(0, "1.2.3.4").is_none());
+    for _ in 0..3 {
+        // What is refused for want of a place does not count for its address.
+        assert_eq!(try_enter(0, "1.2.3.5").err(), Some(Full::All));
+    }
     assert_eq!((counts.all(), counts.of_loop(0), counts.of_loop(1)), (5, 4, 1));
     assert_eq!(counts.of_kind_in(0, Kind::Silent), 4);
     one.set_kind(Kind::Idle);
