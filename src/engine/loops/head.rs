@@ -7,7 +7,7 @@ use super::http2::PREFACE;
 use super::turn::{Buffers, Go, Loop};
 use super::wire::Got;
 use crate::error::Reject;
-use crate::proxy::exchange::{BodyFault, FrontendEvent, Rejection};
+use crate::proxy::exchange::{BodyFault, Handshake, Rejection};
 use balancer_http::framing::FramingRefusal;
 use balancer_http::framing::proxy;
 use balancer_http::framing::request::{HeadVerdict, parse};
@@ -65,7 +65,7 @@ impl Loop {
                 keep(conn, bytes, go)
             }
             Beginning::Tls => {
-                self.shared.service.observe(FrontendEvent::Rejected(Rejection::Tls));
+                self.shared.reject(Rejection::Tls);
                 Go::Close
             }
         }
@@ -91,7 +91,11 @@ impl Loop {
                 Ok(consumed)
             }
             proxy::ProxyVerdict::Refused(detail) => {
-                self.shared.service.observe(FrontendEvent::Rejected(Rejection::ProxyProtocol));
+                self.shared.reject(Rejection::ProxyProtocol);
+                if matches!(client.stage, Stage::Handshake(_)) {
+                    // Nothing can be sent before there are keys.
+                    return Err(self.end_handshake(client, Handshake::Failed));
+                }
                 // The buffer still has the head of another request.
                 buffers.head = RequestHead::blank(conn.peer);
                 Err(self.refuse(client, &Reject::new(Reason::BadRequest, detail), buffers))

@@ -2,6 +2,7 @@
 
 mod answers;
 mod backends;
+mod blame;
 mod bodies;
 mod bound;
 mod connections;
@@ -21,13 +22,12 @@ use parking_lot::Mutex;
 use super::{RunningLoops, start};
 use crate::clock::Clock;
 use crate::config::{Engine, Frontend};
-use crate::engine::{EngineStart, Sockets, Stats};
+use crate::engine::{EngineStart, Sockets, Stats, TlsStart};
 use crate::error::Reject;
-use crate::proxy::exchange::{
-    Answer, BlockingRequest, DeliveryOutcome, FrontendEvent, Rejection, Ticket,
-};
+use crate::proxy::exchange::{Answer, BlockingRequest, DeliveryOutcome, FrontendEvent, Rejection, Ticket};
 use crate::proxy::service::Service;
 use crate::proxy::story::{NewRequest, Step};
+use crate::tls::front::FrontTls;
 use balancer_http::message::RequestHead;
 use balancer_time::Nanos;
 
@@ -185,6 +185,16 @@ impl Door {
         ends: Ends,
         script: impl Fn(NewRequest<'_>) -> Step + Send + Sync + 'static,
     ) -> Self {
+        Self::speaking(None, config, ends, script)
+    }
+
+    /// The same, with TLS if there is something to speak it with.
+    fn speaking(
+        front: Option<Arc<FrontTls>>,
+        config: &Frontend,
+        ends: Ends,
+        script: impl Fn(NewRequest<'_>) -> Step + Send + Sync + 'static,
+    ) -> Self {
         let service = Scripted::new(ends, script);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let trusted = ["127.0.0.0/8".parse().expect("a network")];
@@ -194,13 +204,14 @@ impl Door {
             config,
             trusted_proxies: &trusted,
             ipv6_prefix: 64,
-            tls: None,
+            tls: front.as_ref().map(|front| TlsStart { front, handshake_timeout: PATIENCE }),
             backend_tls: &backend_tls,
         };
-        let listeners = Sockets { plain: vec![listener], ..Sockets::default() };
+        let (plain, tls) = if front.is_some() { (vec![], vec![listener]) } else { (vec![listener], vec![]) };
+        let listeners = Sockets { plain, tls };
         let running = start(listeners, &engine, Arc::clone(&service) as Arc<_>, Clock::real());
         let running = running.expect("the engine starts");
-        let address = running.addresses()[0];
+        let address = *running.addresses().iter().chain(running.tls_addresses()).next().expect("a listener");
         Self { running: Some(running), service, address }
     }
 
