@@ -260,8 +260,11 @@ impl Loop {
     fn answer_late(&mut self, conn: &mut Conn, exchange: &mut Exchange) -> Go {
         let Doing::Answering(delivery) = &mut exchange.doing else { return Go::Wait };
         let origin = delivery.source.as_ref();
+        let is_over = origin.is_some_and(|origin| origin.deadline.is_some_and(|at| at <= self.now));
+        // Nothing is read from the backend while the client has not taken what came: then it is no fault of the backend.
+        let is_clients_fault = is_over && !conn.is_flushed();
         let cause = match origin {
-            Some(origin) if origin.deadline.is_some_and(|at| at <= self.now) => {
+            Some(_) if is_over && !is_clients_fault => {
                 Some("the answer was not over in time (upstream.request_timeout)".to_owned())
             }
             Some(origin) if conn.is_flushed() && origin.last.saturating_add(origin.read) <= self.now => {
@@ -278,7 +281,7 @@ impl Loop {
             return go;
         }
         let unsent = conn.out.len() - conn.out_at;
-        if self.is_too_slow(conn) {
+        if is_clients_fault || self.is_too_slow(conn) {
             let Doing::Answering(delivery) = &mut exchange.doing else { return Go::Wait };
             if let Some(origin) = delivery.source.take() {
                 self.backs.close(origin.back);

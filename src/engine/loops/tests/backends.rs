@@ -8,9 +8,9 @@ use balancer_pool::backends::Settings;
 use balancer_pool::queue::QueuePolicy;
 
 /// An engine with a proxy, and the listener of its backend.
-struct Proxied {
-    door: Door,
-    fixture: Arc<Fixture>,
+pub(super) struct Proxied {
+    pub door: Door,
+    pub fixture: Arc<Fixture>,
     listener: TcpListener,
 }
 
@@ -19,7 +19,7 @@ impl Proxied {
         Self::with(config, &settings(policy()))
     }
 
-    fn with(config: &Frontend, settings: &Settings) -> Self {
+    pub fn with(config: &Frontend, settings: &Settings) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
         let fixture = Arc::new(Fixture::new(&[address], settings, Clock::real()));
@@ -44,14 +44,14 @@ impl Proxied {
     }
 
     /// The same, when the head of its first request was read.
-    fn asked(&self) -> (TcpStream, String) {
+    pub fn asked(&self) -> (TcpStream, String) {
         let mut stream = self.accept();
         let head = read_head(&mut stream);
         (stream, head)
     }
 
     /// Sends a request whose backend answers so and closes: what the client reads up to the connection's end.
-    fn once(&self, request: &str, answer: &[u8]) -> (TcpStream, Vec<u8>, std::io::Result<usize>) {
+    pub fn once(&self, request: &str, answer: &[u8]) -> (TcpStream, Vec<u8>, std::io::Result<usize>) {
         let mut client = self.door.send(request.as_bytes());
         let (mut backend, _) = self.asked();
         backend.write_all(answer).expect("sent");
@@ -69,8 +69,8 @@ impl Proxied {
     }
 }
 
-const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-const OLD: &str = "GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n";
+pub(super) const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+pub(super) const OLD: &str = "GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n";
 
 #[test]
 fn an_answer_is_relayed_whole_however_it_is_framed_on_both_sides() {

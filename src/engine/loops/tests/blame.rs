@@ -1,10 +1,13 @@
 //! Who is said to be at fault where a connection or an answer ends early.
 
+use super::backends::{GET, Proxied};
 use super::*;
 use std::time::SystemTime;
 
 use crate::proxy::exchange::Handshake;
+use crate::proxy::tests::{policy, settings};
 use crate::tls::tests::Papers;
+use balancer_pool::policy::PoolPolicy;
 
 #[test]
 fn a_wrong_proxy_header_in_front_of_tls_is_a_handshake_that_failed() {
@@ -21,4 +24,20 @@ fn a_wrong_proxy_header_in_front_of_tls_is_a_handshake_that_failed() {
     let is_failed = |event: &FrontendEvent| matches!(event, FrontendEvent::Handshake(Handshake::Failed, _));
     assert!(events.iter().any(is_failed), "{events:?}");
     assert_eq!(*door.service.ends.lock(), [], "no answer was delivered");
+}
+
+#[test]
+fn a_client_that_reads_too_slowly_for_the_request_is_not_the_backends_fault() {
+    let times = PoolPolicy { request_timeout: Some(Duration::from_millis(500)), ..policy() };
+    let proxied = Proxied::with(&config(), &settings(times));
+    let client = proxied.door.send(GET.as_bytes());
+    let (mut backend, _) = proxied.asked();
+    backend.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n").expect("sent");
+    let sender = thread::spawn(move || while backend.write_all(&[b'x'; 65_536]).is_ok() {});
+    let ended = &proxied.fixture.journal.records;
+    until("the request is over", || !ended.lock().is_empty());
+    let accounts = &proxied.fixture.proxy.accounts;
+    assert!(accounts.log_limit.admit("broke off: b0", accounts.clock.now()).is_some(), "the log blames b0");
+    drop(client);
+    sender.join().expect("the sender ends");
 }
