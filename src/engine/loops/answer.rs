@@ -48,7 +48,9 @@ impl Loop {
             }
             let mut have = back.head.len();
             buffers.scratch[..have].copy_from_slice(&back.head);
-            match back.receive(&mut buffers.scratch[have..], &mut buffers.cipher) {
+            // What comes behind the head is the first piece of the body.
+            let end = buffers.scratch.len().min(have + buffers.piece);
+            match back.receive(&mut buffers.scratch[have..end], &mut buffers.cipher) {
                 Got::Bytes(bytes) => have += bytes,
                 Got::Nothing => return Looked::Later,
                 Got::End => {

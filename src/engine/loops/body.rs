@@ -260,7 +260,7 @@ impl Loop {
         buffers: &mut Buffers,
     ) -> Result<Read, BodyFault> {
         let upload = &mut exchange.upload;
-        let room = usize::try_from(upload.left).unwrap_or(usize::MAX).min(buffers.scratch.len());
+        let room = usize::try_from(upload.left).unwrap_or(usize::MAX).min(buffers.piece);
         let Some(bytes) = receive(conn, &mut buffers.scratch[..room], &mut buffers.cipher, self.now)? else {
             return Ok(Read::Empty);
         };

@@ -100,7 +100,7 @@ impl Loop {
         if !conn.readable || !http2.is_drained() {
             return false;
         }
-        match conn.receive(&mut buffers.scratch, &mut buffers.cipher) {
+        match conn.receive(&mut buffers.scratch[..buffers.piece], &mut buffers.cipher) {
             Got::Bytes(bytes) => {
                 let flood = http2.take_in(&buffers.scratch[..bytes], self.now);
                 self.count_flood(flood);

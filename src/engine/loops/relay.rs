@@ -36,7 +36,7 @@ pub(super) fn pump(
         if !back.readable {
             return Pumped::Later;
         }
-        let piece = match back.receive(&mut buffers.scratch, &mut buffers.cipher) {
+        let piece = match back.receive(&mut buffers.scratch[..buffers.piece], &mut buffers.cipher) {
             Got::Bytes(bytes) => bytes,
             Got::Nothing => return Pumped::Later,
             Got::End => match back.coding.end() {
@@ -85,7 +85,7 @@ pub(super) fn pass(
     back.may_keep &= used == piece || !is_last;
     if let Some(gather) = &mut delivery.gather {
         gather.collected.extend_from_slice(&buffers.scratch[..body]);
-        if !is_last && gather.collected.len() <= buffers.scratch.len() {
+        if !is_last && gather.collected.len() <= buffers.piece {
             return Pumped::Again;
         }
         return gathered(conn, delivery, is_last, now, buffers);

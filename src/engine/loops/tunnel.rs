@@ -31,7 +31,7 @@ impl Loop {
             // To the backend.
             broken |= back.flush().is_err();
             if back.is_flushed() && conn.readable && !tunnel.client_done && !broken {
-                match conn.receive(&mut buffers.scratch, &mut buffers.cipher) {
+                match conn.receive(&mut buffers.scratch[..buffers.piece], &mut buffers.cipher) {
                     Got::Bytes(bytes) => {
                         broken |= back.send(&buffers.scratch[..bytes]).is_err();
                         moved = true;
@@ -47,7 +47,7 @@ impl Loop {
             // To the client.
             broken |= conn.flush(now).is_err();
             if conn.is_flushed() && back.readable && !tunnel.backend_done && !broken {
-                match back.receive(&mut buffers.scratch, &mut buffers.cipher) {
+                match back.receive(&mut buffers.scratch[..buffers.piece], &mut buffers.cipher) {
                     Got::Bytes(bytes) => {
                         tunnel.delivery.body_bytes += bytes as u64;
                         broken |=

@@ -79,6 +79,8 @@ pub(super) struct Buffers {
     pub inbox: Box<[u8]>,
     /// Bodies on their way through, and answers' heads.
     pub scratch: Box<[u8]>,
+    /// How much of the scratch memory the pieces of bodies use. It may be larger than that, for heads.
+    pub piece: usize,
     /// What came of a TLS connection, still encrypted.
     pub cipher: Box<[u8]>,
     /// A head that is written.
@@ -114,9 +116,9 @@ const STEP_OF_TIME: Nanos = 5_000_000;
 /// Room behind the longest head, for small bodies that arrive with their heads, and for pipelined requests.
 const INBOX_BEYOND_HEAD: usize = 16 * 1024;
 /// The largest piece of a body that `response_buffer_bytes` can ask for; more would only wait for the client.
-const MOST_SCRATCH: usize = 256 * 1024;
-/// The smallest scratch memory. [`Loop::look_for_head`] makes it larger where `upstream.max_head_bytes` needs that.
-const LEAST_SCRATCH: usize = 64 * 1024;
+const MOST_PIECE: usize = 256 * 1024;
+/// The smallest piece of a body that is read at once, where there is more.
+const LEAST_PIECE: usize = 64 * 1024;
 /// Most requests that are over and whose memory is kept.
 const MOST_SPARE: usize = 256;
 
@@ -136,10 +138,11 @@ pub(super) fn data_of(key: ClientSlot) -> EventData {
 impl Buffers {
     pub fn new(shared: &LoopsShared) -> Self {
         let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
-        let scratch = shared.response_buffer_bytes.clamp(LEAST_SCRATCH, MOST_SCRATCH);
+        let piece = shared.response_buffer_bytes.clamp(LEAST_PIECE, MOST_PIECE);
         Self {
             inbox: vec![0; shared.bounds.max_head_bytes + INBOX_BEYOND_HEAD].into(),
-            scratch: vec![0; scratch].into(),
+            scratch: vec![0; piece].into(),
+            piece,
             cipher: vec![0; CIPHER].into(),
             out: Vec::with_capacity(4096),
             together: Vec::with_capacity(4096),

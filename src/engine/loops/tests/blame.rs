@@ -1,13 +1,13 @@
 //! Who is said to be at fault where a connection or an answer ends early.
 
-use super::backends::{GET, Proxied};
+use super::backends::{GET, OLD, Proxied};
 use super::*;
 use std::time::SystemTime;
 
 use crate::proxy::exchange::Handshake;
 use crate::proxy::tests::{policy, settings};
 use crate::tls::tests::Papers;
-use balancer_pool::policy::PoolPolicy;
+use balancer_pool::policy::{CallPolicy, PoolPolicy};
 
 #[test]
 fn a_wrong_proxy_header_in_front_of_tls_is_a_handshake_that_failed() {
@@ -40,4 +40,16 @@ fn a_client_that_reads_too_slowly_for_the_request_is_not_the_backends_fault() {
     assert!(accounts.log_limit.admit("broke off: b0", accounts.clock.now()).is_some(), "the log blames b0");
     drop(client);
     sender.join().expect("the sender ends");
+}
+
+/// So that `upstream.max_head_bytes` does not decide how much of a body is kept in memory.
+#[test]
+fn a_body_is_gathered_up_to_the_same_size_however_long_heads_may_be() {
+    let long = CallPolicy { max_head_bytes: 1 << 20, ..policy().call };
+    let proxied = Proxied::with(&config(), &settings(PoolPolicy { call: long, ..policy() }));
+    let answer = format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(300_000));
+    let (_, bytes, _) = proxied.once(OLD, answer.as_bytes());
+    let text = String::from_utf8_lossy(&bytes);
+    assert!(text.contains("\r\nConnection: close\r\n") && text.ends_with('x'), "{}", &text[..300]);
+    assert!(!text.contains("Content-Length"), "{}", &text[..300]);
 }
