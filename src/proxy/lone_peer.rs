@@ -5,16 +5,16 @@ use std::net::IpAddr;
 
 use parking_lot::Mutex;
 
-/// The share of a peer is computed once for so many of its requests.
+/// The share of a peer is computed once for so many requests that are noted.
 const STEP: u64 = 100;
 
-/// Requests of one peer after which counting starts anew, so that the verdict follows what happens now.
+/// Noted requests after which counting starts anew, so that the verdict follows what happens now.
 const WINDOW: u64 = 10_000;
 
 /// The share of all requests, in percent, above which a peer is a lone one.
 const SHARE: u64 = 90;
 
-/// Counts the requests of one peer. Takes a lock, and only for requests of peers that may be such a proxy; a request that
+/// Counts the requests of one peer, and of others that may be such a proxy beside it. Takes a lock, and only for requests of peers that may be such a proxy; a request that
 /// finds the lock held is not counted.
 #[derive(Debug, Default)]
 pub struct LonePeer {
@@ -23,9 +23,12 @@ pub struct LonePeer {
 
 #[derive(Debug, Default)]
 struct Seen {
+    /// The peer that is watched.
     peer: Option<IpAddr>,
-    /// Requests of this peer since it is watched.
+    /// Its requests since it is watched.
     count: u64,
+    /// The requests that were noted since then: its own, and those of other peers that may be such a proxy.
+    noted: u64,
     /// Requests of all peers before that.
     total_before: u64,
     lone: Option<IpAddr>,
@@ -33,22 +36,27 @@ struct Seen {
 
 impl LonePeer {
     /// A request came from an untrusted peer with a private address, and with `X-Forwarded-For`. `total`: the requests of all
-    /// peers so far. Returns the peer when it has just turned out to be a lone one.
+    /// peers so far. Returns the watched peer when it has just turned out to be a lone one.
     pub fn note(&self, peer: IpAddr, total: impl FnOnce() -> u64) -> Option<IpAddr> {
         let mut seen = self.seen.try_lock()?;
-        if seen.peer != Some(peer) || seen.count >= WINDOW {
-            let lone = seen.lone;
-            *seen = Seen { peer: Some(peer), count: 1, total_before: total(), lone };
+        let Some(watched) = seen.peer else {
+            *seen = Seen { peer: Some(peer), count: 1, noted: 1, total_before: total(), lone: None };
+            return None;
+        };
+        seen.count += u64::from(watched == peer);
+        seen.noted += 1;
+        if !seen.noted.is_multiple_of(STEP) {
             return None;
         }
-        seen.count += 1;
-        if !seen.count.is_multiple_of(STEP) {
-            return None;
+        let total = total();
+        let is_lone = seen.count * 100 > total.saturating_sub(seen.total_before) * SHARE;
+        let before = std::mem::replace(&mut seen.lone, is_lone.then_some(watched));
+        // Another peer is watched once the watched one sends less than half of what is noted.
+        if seen.noted >= WINDOW || seen.count * 2 < seen.noted {
+            let next = if is_lone { watched } else { peer };
+            *seen = Seen { peer: Some(next), total_before: total, lone: seen.lone, ..Seen::default() };
         }
-        let all = total().saturating_sub(seen.total_before);
-        let before = seen.lone;
-        seen.lone = (seen.count * 100 > all * SHARE).then_some(peer);
-        seen.lone.filter(|_| before != seen.lone)
+        (is_lone && before != Some(watched)).then_some(watched)
     }
 
     /// The lone peer, while there is one.
@@ -115,6 +123,33 @@ mod tests {
             assert_eq!(peer.note(ip(from), || request), None);
         }
         assert_eq!(peer.lone(), None);
+    }
+
+    #[test]
+    fn a_lone_peer_is_taken_back_when_a_second_proxy_appears_or_replaces_it() {
+        let (one, other) = (ip("10.0.0.1"), ip("10.0.0.2"));
+        for has_left in [false, true] {
+            let (peer, mut total) = (LonePeer::default(), 0);
+            assert_eq!(told(&peer, 1_000, u64::MAX, &mut total), 1);
+            let mut told = Vec::new();
+            for request in 0..100_000 {
+                total += 1;
+                let from = if has_left || request % 2 == 0 { other } else { one };
+                told.extend(peer.note(from, || total));
+            }
+            assert_eq!(peer.lone(), has_left.then_some(other));
+            assert_eq!(told, if has_left { vec![other] } else { Vec::new() });
+        }
+    }
+
+    #[test]
+    fn a_few_requests_of_other_private_peers_hide_no_lone_peer() {
+        let (peer, mut told) = (LonePeer::default(), 0);
+        for request in 1..=100_000 {
+            let from = if request % 50 == 0 { "10.0.0.2" } else { "10.0.0.1" };
+            told += usize::from(peer.note(ip(from), || request).is_some());
+        }
+        assert_eq!((peer.lone(), told), (Some(ip("10.0.0.1")), 1));
     }
 
     #[test]
