@@ -21,6 +21,16 @@ const BROKEN_CHUNK: &[u8] = b"upstream broke off\r\n";
 const MAX_HTTP10_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes of one read from a backend.
 const COPY_BYTES: usize = 64 * 1024;
+/// Fields of an answer that we add to every one, in the forms that `rate_limit.headers` can ask for.
+const OURS: [&str; 7] = [
+    "Date",
+    "X-Request-Id",
+    "RateLimit-Policy",
+    "RateLimit",
+    "X-RateLimit-Limit",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Reset",
+];
 const NO_BODY: &str = "the backend's answer has no body to read";
 
 /// What an answer's delivery has to know of its request.
@@ -61,7 +71,7 @@ fn broken_before_the_head(broken: Answer, cause: &str) -> Answer {
     let id = broken.fields.get("X-Request-Id").map(|id| String::from_utf8_lossy(id).into_owned());
     let reject = Reject::new(Reason::BadGateway, "the backend's answer broke off").because(cause);
     let mut answer = reject.answer(id.as_deref().unwrap_or(""));
-    for name in ["Date", "X-Request-Id", "RateLimit-Policy", "RateLimit"] {
+    for name in OURS {
         if let Some(value) = broken.fields.get(name) {
             answer.fields.push(name, value);
         }
@@ -202,4 +212,24 @@ fn copy(writer: &mut dyn Write, incoming: Option<Incoming>, chunked: bool) -> (u
 fn flush(writer: &mut dyn Write, bytes: &[u8]) -> io::Result<()> {
     writer.write_all(bytes)?;
     writer.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_502_in_place_of_a_broken_answer_keeps_our_fields_in_either_form() {
+        let mut broken = Answer::new(200, Vec::new());
+        for name in OURS {
+            broken.fields.push(name, b"of ours");
+        }
+        broken.fields.push("Content-Type", b"of the backend");
+        let answer = broken_before_the_head(broken, "cut");
+        assert_eq!(answer.status, 502);
+        for name in ["RateLimit", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"] {
+            assert_eq!(answer.fields.get(name), Some(&b"of ours"[..]), "{name}");
+        }
+        assert_ne!(answer.fields.get("Content-Type"), Some(&b"of the backend"[..]));
+    }
 }
