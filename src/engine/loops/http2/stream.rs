@@ -232,7 +232,9 @@ impl Body {
     /// buffer holds then. The buffer must have room for more than [`CHUNK_FRAME`].
     fn read(&mut self, buffer: &mut [u8]) -> (usize, usize) {
         let frame = if self.is_chunked { CHUNK_FRAME } else { 0 };
-        let taken = self.rest.len().min(buffer.len().saturating_sub(frame));
+        // A chunk without a byte would be the end of the body.
+        assert!(!self.is_chunked || buffer.len() > frame, "no room for a chunk");
+        let taken = self.rest.len().min(buffer.len() - frame);
         if !self.is_chunked {
             buffer[..taken].copy_from_slice(&self.rest[..taken]);
             self.rest.advance(taken);
