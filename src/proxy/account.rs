@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use ipnet::IpNet;
+
 use super::forward::{NoAnswer, Spent};
 use super::request_ids::{RequestIds, with_date};
 use crate::clock::Clock;
@@ -176,17 +178,17 @@ impl Accounts {
     }
 
     /// The id and the trace of a request. A trusted peer's own id is kept.
-    fn ids_of(&self, head: &RequestHead) -> RequestIds {
-        let trusted = identity::is_in(&self.policy.load().trusted_proxies, head.peer.ip());
+    fn ids_of(&self, head: &RequestHead, trusted_proxies: &[IpNet]) -> RequestIds {
+        let trusted = identity::is_in(trusted_proxies, head.peer.ip());
         RequestIds::of(&head.fields, trusted, self.clock.wall())
     }
 
     /// The answer to a request that the engine refuses by itself, counted and logged like every other.
     pub fn refuse(self: &Arc<Self>, head: &RequestHead, reject: &Reject, received_at: Nanos) -> Answer {
-        let ids = self.ids_of(head);
+        let policy = self.policy.load();
+        let ids = self.ids_of(head, &policy.trusted_proxies);
         let in_flight = self.metrics.begin();
         let answer = self.refusal(reject, &ids.request_id);
-        let policy = self.policy.load();
         let client_addr = identity::client_address(head.peer, &policy.trusted_proxies, &head.fields).address;
         let summary = RequestSummary::new(ids, client_addr, received_at, in_flight);
         self.close(answer, head, summary)
@@ -241,7 +243,7 @@ pub struct OwnCall {
 impl OwnCall {
     /// Gives the call its id. The id that a trusted peer sent is kept.
     pub fn begin(accounts: &Accounts, head: &RequestHead) -> Self {
-        Self { request_id: accounts.ids_of(head).request_id }
+        Self { request_id: accounts.ids_of(head, &accounts.policy.load().trusted_proxies).request_id }
     }
 
     /// The id that problems of this call name.
