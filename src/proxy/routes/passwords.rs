@@ -7,7 +7,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -25,6 +25,8 @@ const MAX_WAITING: usize = 64;
 /// The longest that a request waits for a check. An older check is dropped, since no request waits for it any more: otherwise a
 /// flood of guesses would keep the threads busy with those of a minute ago.
 pub(in crate::proxy) const MAX_CHECK: Nanos = 10 * 1_000_000_000;
+/// The pause after no thread could be started.
+const START_AGAIN: Nanos = 1_000_000_000;
 /// How long a verdict is kept.
 const KEPT: Nanos = 60 * 1_000_000_000;
 /// Most verdicts that are kept, counted apart for right and wrong passwords: a flood of wrong ones does not evict the right
@@ -69,8 +71,26 @@ pub struct PasswordLane {
     clock: Clock,
     keys: RandomState,
     table: Arc<Mutex<Verdicts>>,
-    /// Started with the first password.
-    jobs: OnceLock<Option<Sender<Job>>>,
+    threads: Mutex<Threads>,
+}
+
+/// The threads that check, started with the first password.
+#[derive(Default)]
+struct Threads {
+    jobs: Option<Sender<Job>>,
+    /// When they may be started again, if none could be.
+    start_again_at: Nanos,
+}
+
+impl Threads {
+    /// Where to send jobs. Starts the threads if there are none. `None`: none could be started lately.
+    fn jobs(&mut self, now: Nanos, start: impl FnOnce() -> Option<Sender<Job>>) -> Option<&Sender<Job>> {
+        if self.jobs.is_none() && now >= self.start_again_at {
+            self.jobs = start();
+            self.start_again_at = now.saturating_add(START_AGAIN);
+        }
+        self.jobs.as_ref()
+    }
 }
 
 struct Verdicts {
@@ -109,7 +129,7 @@ struct Job {
 impl PasswordLane {
     /// A lane that has no threads yet.
     pub fn new(clock: Clock) -> Self {
-        Self { clock, keys: RandomState::new(), table: Arc::default(), jobs: OnceLock::new() }
+        Self { clock, keys: RandomState::new(), table: Arc::default(), threads: Mutex::default() }
     }
 
     /// Whether that is the user's password. For an unknown user the check takes as long as for a known one, so that its time
@@ -128,8 +148,9 @@ impl PasswordLane {
         let job = Job { question, hash: hash.clone(), password: password.to_vec(), exists, since: now };
         // Inserted before the job is sent: a thread that ends it at once has to find the entry.
         table.asked.insert(question, Vec::new());
-        let jobs = self.jobs.get_or_init(|| start(&self.table, &self.clock));
-        if jobs.as_ref().is_some_and(|jobs| jobs.try_send(job).is_ok()) {
+        let mut threads = self.threads.lock();
+        let jobs = threads.jobs(now, || start(&self.table, &self.clock));
+        if jobs.is_some_and(|jobs| jobs.try_send(job).is_ok()) {
             return soon();
         }
         table.asked.remove(&question);
@@ -187,6 +208,15 @@ fn check_all(todo: &Receiver<Job>, table: &Mutex<Verdicts>, clock: &Clock) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn threads_that_could_not_be_started_are_started_later() {
+        let (mut threads, (jobs, _todo)) = (Threads::default(), crossbeam_channel::bounded(1));
+        assert!(threads.jobs(1, || None).is_none());
+        assert!(threads.jobs(START_AGAIN, || panic!("not yet")).is_none());
+        assert!(threads.jobs(1 + START_AGAIN, || Some(jobs)).is_some());
+        assert!(threads.jobs(9 * START_AGAIN, || panic!("they run")).is_some());
+    }
 
     fn users() -> Users {
         let hash = |password: &str| bcrypt::hash_with_salt(password, 4, [9; 16]).unwrap().to_string();
@@ -253,7 +283,7 @@ mod tests {
         let (lane, users) = (PasswordLane::new(Clock::manual()), users());
         // No thread takes jobs from it.
         let (jobs, todo) = crossbeam_channel::bounded(2);
-        lane.jobs.set(Some(jobs)).ok().unwrap();
+        lane.threads.lock().jobs = Some(jobs);
         let ask = |password: &str| lane.ask(&users, b"alice", password.as_bytes(), 0);
         for password in ["a", "a", "b", "a", "b"] {
             assert!(matches!(ask(password), PasswordVerdict::Soon(_)), "{password}");
@@ -267,7 +297,7 @@ mod tests {
         let clock = Clock::manual();
         let (lane, users) = (PasswordLane::new(clock.clone()), users());
         let (jobs, todo) = crossbeam_channel::bounded(2);
-        lane.jobs.set(Some(jobs)).ok().unwrap();
+        lane.threads.lock().jobs = Some(jobs);
         let ask = |password: &str| lane.ask(&users, b"alice", password.as_bytes(), clock.now());
         let PasswordVerdict::Soon(old) = ask("wonderland") else { panic!("nobody has checked it") };
         clock.advance(std::time::Duration::from_nanos(MAX_CHECK));
@@ -276,11 +306,11 @@ mod tests {
         assert!(old.on_end(Box::new(move || tell.send(()).unwrap())));
         // The lane's end is the end of its work.
         let (table, keys) = (Arc::clone(&lane.table), lane.keys.clone());
-        let PasswordLane { jobs, .. } = lane;
-        drop(jobs);
+        let PasswordLane { threads, .. } = lane;
+        drop(threads);
         check_all(&todo, &table, &clock);
         assert!(told.try_recv().is_ok(), "a request that still waits is woken");
-        let lane = PasswordLane { clock: clock.clone(), keys, table, jobs: OnceLock::new() };
+        let lane = PasswordLane { clock: clock.clone(), keys, table, threads: Mutex::default() };
         let known = |password: &str| {
             let question = lane.question(users.hash_of(b"alice").0, b"alice", password.as_bytes());
             lane.table.lock().known(&question, clock.now())
