@@ -13,6 +13,7 @@
 //! answer that is no HTTP at all.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::Builder;
 use std::time::Duration;
@@ -126,7 +127,10 @@ impl Worker {
     fn run(&self, jobs: &Receiver<DueCheck>, done: &Sender<Found>) {
         for DueCheck { number, endpoint, settings } in jobs {
             let started = self.clock.now();
-            let result = self.check(&endpoint, &settings);
+            let check = || self.check(&endpoint, &settings);
+            // The panic was logged. Without a result this thread's place would stay taken.
+            let result = catch_unwind(AssertUnwindSafe(check))
+                .unwrap_or_else(|_| Err(Failed::Other("the check broke".to_owned()).into()));
             let took = self.clock.now().saturating_sub(started);
             let is_late = result.is_ok() && took > nanos(settings.timeout);
             let result = if is_late { Err(Failed::NoAnswer.into()) } else { result };
