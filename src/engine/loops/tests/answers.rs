@@ -75,7 +75,7 @@ fn clients_that_do_not_read_get_everything_once_they_do() {
 
 #[test]
 fn a_client_that_takes_nothing_is_ended_and_a_slow_one_is_not() {
-    let times = Frontend { write_timeout: Duration::from_millis(500), ..config() };
+    let times = Frontend { write_timeout: Duration::from_millis(1_500), ..config() };
     let door = large(&times);
     let mut slow = door.send(&get("/"));
     let silent = door.send(&get("/"));
@@ -84,7 +84,7 @@ fn a_client_that_takes_nothing_is_ended_and_a_slow_one_is_not() {
     let whole = read + SIZE;
     // For three times the time-out, far too slowly to ever free a third of the kernel's buffer at once.
     for _ in 0..30 {
-        thread::sleep(Duration::from_millis(50));
+        thread::sleep(Duration::from_millis(150));
         read += slow.read(&mut buffer).expect("not ended");
     }
     until("the silent one is ended", || door.service.ends.lock().len() == 1);
