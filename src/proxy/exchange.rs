@@ -10,7 +10,7 @@ use balancer_time::Nanos;
 
 mod problem;
 
-use balancer_http::message::{BodyLength, RequestHead};
+use balancer_http::message::{BodyLength, Reason, RequestHead};
 
 /// Why a request's body could not be read to its end. Travels inside an [`io::Error`] (`io::Error::other`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,15 @@ impl std::fmt::Display for BodyFault {
 impl std::error::Error for BodyFault {}
 
 impl BodyFault {
+    /// The reason of a refusal for it.
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::TooLarge => Reason::ContentTooLarge,
+            Self::TimedOut => Reason::RequestTimeout,
+            Self::Malformed | Self::ClientGone => Reason::BadRequest,
+        }
+    }
+
     /// The fault inside an error of [`RequestBody::read`].
     pub fn of(error: &io::Error) -> Option<Self> {
         error.get_ref()?.downcast_ref::<Self>().copied()

@@ -209,13 +209,7 @@ impl Loop {
         fault: BodyFault,
         buffers: &mut Buffers,
     ) -> Go {
-        let reject = match fault {
-            BodyFault::TooLarge => too_large(),
-            BodyFault::TimedOut => Reject::new(Reason::RequestTimeout, fault.to_string()),
-            BodyFault::Malformed | BodyFault::ClientGone => {
-                Reject::new(Reason::BadRequest, fault.to_string())
-            }
-        };
+        let reject = Reject::new(fault.reason(), fault.to_string());
         self.refuse_exchange(conn, exchange, &reject, buffers)
     }
 

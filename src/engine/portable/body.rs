@@ -7,7 +7,6 @@ use tiny_http::Request;
 use super::{Unread, fits};
 use crate::error::Reject;
 use crate::proxy::exchange::{BodyFault, RequestBody};
-use balancer_http::message::Reason;
 use balancer_http::message::{BodyLength, RequestHead};
 
 pub(super) struct Body<'a> {
@@ -60,12 +59,7 @@ impl<'a> Body<'a> {
     /// The refusal of a request whose body is at fault already, before the service is asked.
     pub fn refusal(&self) -> Option<Reject> {
         let fault = self.fault?;
-        let reason = match fault {
-            BodyFault::TooLarge => Reason::ContentTooLarge,
-            BodyFault::TimedOut => Reason::RequestTimeout,
-            BodyFault::Malformed | BodyFault::ClientGone => Reason::BadRequest,
-        };
-        Some(Reject::new(reason, fault.to_string()))
+        Some(Reject::new(fault.reason(), fault.to_string()))
     }
 
     /// How many bytes of it came.

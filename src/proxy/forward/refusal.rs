@@ -77,15 +77,7 @@ pub(super) fn failed(error: &UpstreamError, endpoint: &Endpoint, spent: Spent) -
         }
         Phase::TimedOut => (Reason::GatewayTimeout, "the backend did not answer in time", true),
         Phase::Malformed => (Reason::BadGateway, "the backend's answer is not valid HTTP", false),
-        Phase::RequestBody(fault) => (
-            match fault {
-                BodyFault::TooLarge => Reason::ContentTooLarge,
-                BodyFault::TimedOut => Reason::RequestTimeout,
-                BodyFault::Malformed | BodyFault::ClientGone => Reason::BadRequest,
-            },
-            fault_detail(fault),
-            false,
-        ),
+        Phase::RequestBody(fault) => (fault.reason(), fault_detail(fault), false),
         Phase::Cancelled => (Reason::BadRequest, "the client left", false),
         Phase::Shortage => (Reason::Unavailable, "this server is short of resources at the moment", true),
     };

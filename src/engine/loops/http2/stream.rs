@@ -15,7 +15,7 @@ use super::head;
 use crate::engine::loops::counts::CountedStream;
 use crate::engine::loops::keys::ClientSlot;
 use crate::engine::loops::wire::Got;
-use crate::engine::render::Framing;
+use crate::engine::render::{Framing, LAST_CHUNK};
 use balancer_http::fields::Fields;
 
 /// Clients that the `h2` crate woke since the loop last looked.
@@ -86,7 +86,6 @@ enum Answering {
 
 /// Room for the size line of a chunk and the line end behind its data.
 const CHUNK_FRAME: usize = 20;
-const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 /// If no more bytes than these are missing of a body that is not wanted, they are read and dropped instead of refused.
 const MOST_DROPPED: u64 = 64 * 1024;
 
