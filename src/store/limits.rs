@@ -41,7 +41,7 @@ use balancer_time::Nanos;
 
 /// Every client's limit: the cache and the ranges in memory, and the database behind them.
 pub struct Limits {
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
     threads: Arc<Threads>,
     /// `cache.load_timeout`.
     load_timeout: Duration,

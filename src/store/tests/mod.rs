@@ -4,6 +4,7 @@ mod backends;
 mod channel;
 mod follow;
 mod import;
+mod levels;
 mod outage;
 mod parked;
 mod security;

@@ -99,6 +99,7 @@ fn a_commit_without_an_answer_has_an_unknown_outcome_and_memory_learns_the_truth
     limits.create(&id("1.2.3.4"), limit(1), &tester()).unwrap();
     let mut client = ::postgres::Client::connect(&server.url(), ::postgres::NoTls).unwrap();
     client.batch_execute(SLOW_COMMIT).unwrap();
+    assert!(!limits.core.has_doubts());
     assert!(unavailable(limits.update(&id("1.2.3.4"), limit(2), &tester())), "it may still be done");
     let in_force = || {
         let found = find(&limits, "1.2.3.4", None, Clock::real().now());
@@ -110,6 +111,7 @@ fn a_commit_without_an_answer_has_an_unknown_outcome_and_memory_learns_the_truth
         (in_force() == Some(limit(2))).then_some(())
     });
     assert_eq!(limits.get(&id("1.2.3.4")).unwrap().limit, limit(2));
+    until("nothing is in doubt", || (!limits.core.has_doubts()).then_some(()));
 }
 
 #[test]
@@ -192,6 +194,21 @@ fn a_file_that_another_process_holds_is_waited_for_and_nothing_is_lost() {
     other.execute_batch("COMMIT").unwrap();
     until("a write is done", || limits.create(&id("1.2.3.5"), limit(1), &tester()).ok());
     assert!(limits.up());
+}
+
+#[test]
+fn a_file_that_was_deleted_is_made_anew_with_all_that_it_held() {
+    let folder = tempfile::tempdir().unwrap();
+    let setup = Setup::sqlite(folder.path());
+    let limits = setup.start().unwrap();
+    let DatabaseUrl::Sqlite(path) = &setup.url else { unreachable!() };
+    limits.create(&id("1.2.3.4"), limit(1), &tester()).unwrap();
+    std::fs::remove_file(path).unwrap();
+    until("a write is done", || limits.create(&id("1.2.3.5"), limit(2), &tester()).ok());
+    assert!(path.exists() && limits.up());
+    limits.stop();
+    let kept = setup.another().start().unwrap().list(None, 10).unwrap();
+    assert_eq!(kept.iter().map(|row| &*row.client_id).collect::<Vec<_>>(), ["1.2.3.4", "1.2.3.5"]);
 }
 
 #[test]

@@ -109,4 +109,25 @@ mod tests {
         }
         assert!(!is_host_and_port(&[b'a'; MAX_HOST_BYTES + 1]));
     }
+
+    #[test]
+    fn two_digits_follow_each_percent_sign_wherever_it_stands() {
+        let rows = [
+            ("", true),
+            ("abc", true),
+            ("abc%41", true),
+            ("a%4Ab%c3%A9", true),
+            ("%41", true),
+            ("%", false),
+            ("%4", false),
+            ("a%4", false),
+            ("a%4z", false),
+            ("abc%z4", false),
+            ("%41%4", false),
+            ("%%41", false),
+        ];
+        for (text, whole) in rows {
+            assert_eq!(percent_encoding_is_whole(text.as_bytes()), whole, "{text:?}");
+        }
+    }
 }

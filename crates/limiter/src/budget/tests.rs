@@ -1,7 +1,8 @@
 use super::*;
 use crate::identity::ClientKey;
 use crate::limit::{Limit, Rate};
-use crate::terms::BucketId;
+use crate::limiter::{Ask, Grant};
+use crate::terms::{BucketId, Terms};
 
 const SEC: Nanos = 1_000_000_000;
 
@@ -125,4 +126,34 @@ fn what_was_missed_in_a_silence_is_not_charged_when_it_comes_late() {
     // From then on new tokens are charged.
     budget.heard(OTHER, &[told(3_015, 5)], at(64 * SEC + 1));
     assert_eq!(level(64 * SEC + 1), Some(95));
+}
+
+#[test]
+fn it_is_to_be_called_again_sooner_while_there_is_more_to_tell() {
+    let limiter = Arc::new(Limiter::new(1000));
+    let budget = Budget::new(Arc::clone(&limiter), OWN, SEC);
+    let limit = Limit { capacity: 100, rate: Rate::per_second(50_000_000) };
+    let grant = Grant::of_default(Terms::of_numbers(limit));
+    let spend = |clients: std::ops::Range<usize>, now| {
+        for number in clients {
+            let client = ClientKey::digest(&number.to_be_bytes());
+            limiter.acquire(client, Ask { cost: 60, ..Ask::of(&grant) }, at(now));
+        }
+    };
+    // How many reports there are, and after what time it is to be called again.
+    let tick = |now| {
+        let mut out = Vec::new();
+        let due = budget.tick(at(now), &mut out);
+        (out.len(), due - now)
+    };
+    let now = 2 * SEC;
+    [OWN, OTHER].into_iter().for_each(|from| budget.heard(from, &[], at(now)));
+    assert_eq!(tick(now), (0, TICK));
+    spend(0..1, now);
+    assert_eq!(tick(now + TICK), (1, TICK));
+    spend(1..MAX_REPORTS + 11, now + TICK);
+    assert_eq!(tick(now + 2 * TICK), (MAX_REPORTS, GAP));
+    let (left, due) = tick(now + 2 * TICK + GAP);
+    assert!((10..=11).contains(&left), "{left}");
+    assert!(due > GAP, "{due}");
 }

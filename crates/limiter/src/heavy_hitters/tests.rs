@@ -47,6 +47,17 @@ fn few_clients_are_counted_exactly_and_ranked() {
 }
 
 #[test]
+fn clients_are_spread_over_the_shards() {
+    // A shard has room for 32; 8 of these are in each on average.
+    let clients = 8 * SHARDS as u32;
+    let hitters = HeavyHitters::default();
+    (0..clients).for_each(|number| hitters.count(client(number), None, None, NOW));
+    let all = hitters.by_requests(5 * MINUTE, 1_000, NOW);
+    assert_eq!(all.len(), clients as usize);
+    assert!(all.iter().all(|heavy| heavy.requests == 1));
+}
+
+#[test]
 fn each_refusal_keeps_the_reason_that_it_had() {
     let hitters = HeavyHitters::default();
     let reasons =

@@ -79,7 +79,7 @@ fn a_group_is_decided_by_a_range_that_holds_all_of_it() {
 #[test]
 fn a_range_is_one_entry_by_value_and_the_newest_version_counts() {
     let snapshot = Ranges::new([range("10.0.0.9/8", 5), range("::ffff:10.9.9.9/104", 4)]).unwrap();
-    assert_eq!(snapshot.len(), 1);
+    assert_eq!((snapshot.len(), snapshot.is_empty()), (1, false));
     assert_eq!(snapshot.get("10.0.0.0/8".parse().unwrap()).unwrap().version, 5);
     let changed = snapshot.with(range("::ffff:10.1.1.1/104", 6)).unwrap();
     assert_eq!((changed.len(), changed.longest("10.3.3.3".parse().unwrap()).unwrap().version), (1, 6));

@@ -277,11 +277,11 @@ fn leases_return_to_zero_while_snapshots_are_swapped() {
                     replace(&pool, "b", &[address(100 + turn as u8), address(2)]);
                 }
             });
-            for worker in workers {
-                worker.join().unwrap();
-            }
+            let ended: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
+            // Before anything is said of them: a worker that failed must not leave the swapper at it for ever.
             done.store(true, Ordering::Relaxed);
             swapper.join().unwrap();
+            ended.into_iter().for_each(|worker| worker.unwrap());
         });
         for (last, before) in first.endpoints().iter().enumerate() {
             let now = pool.snapshot();

@@ -256,3 +256,17 @@ fn what_was_spent_in_the_period_before_is_told_to_nobody() {
     let report = bucket.report(2 * SEC, TOLD);
     assert_eq!((report.episode, report.spent, report.fresh), (6, 2, 2));
 }
+
+#[test]
+fn what_found_no_room_pays_for_what_others_tell_for_a_short_while_and_once() {
+    // A larger bucket has room for what others spend until they tell.
+    let small = Limit { capacity: 10, ..USUAL };
+    let mut bucket = hot(SEC);
+    let mut pay = |tokens, over, now| bucket.pay_with_spare(tokens, small, 3, over, now);
+    assert_eq!(pay(0, 2_000_000, SEC), 0);
+    assert_eq!(pay(1, 0, SEC + 1), 0);
+    assert_eq!(pay(3, 0, SEC + SPARE_FOR), 2_000_000, "one token was left of it");
+    assert_eq!(pay(3, 0, SEC + SPARE_FOR), 3_000_000);
+    assert_eq!(pay(0, 2_000_000, 2 * SEC), 0);
+    assert_eq!(pay(3, 0, 2 * SEC + SPARE_FOR + 1), 3_000_000, "too long ago");
+}
