@@ -276,3 +276,13 @@ fn saved_and_restored_it_is_the_same() {
     let back = Slot::restored(&saved, 2 * SEC, at(100));
     assert_eq!((back.bucket().whole(), back.until_full(at(100))), (5, Some(5 * SEC)));
 }
+
+#[test]
+fn settling_says_what_flowed_in_and_what_of_it_found_no_room() {
+    let limit = Limit { capacity: 10, rate: Rate::per_second(1_000_000) };
+    for (level_micro, over) in [(0, 0), (7_000_000, 0), (9_000_000, 2_000_000), (10_000_000, 3_000_000)] {
+        let saved = Saved { id: BucketId(1), of_rule: false, limit, level_micro, reset: None };
+        let mut slot = Slot::restored(&saved, 0, at(10));
+        assert_eq!(slot.settle(at(13)), Flow::In(3_000_000, over), "{level_micro}");
+    }
+}
