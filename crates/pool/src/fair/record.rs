@@ -178,3 +178,27 @@ impl Level {
 fn load(waiting: usize, weight: u64) -> u64 {
     waiting as u64 * (1 << 40) / weight
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_comes_in_front_makes_all_try_the_free_place_again() {
+        let mut record = Record::new(UseShare::new(1, 0, 0));
+        record.waiting.insert((9, 0), 9);
+        // Each tries, and waits again.
+        for arrived in [2, 5] {
+            record.pass(7, (arrived, 0));
+            record.waiting.insert((arrived, 0), arrived);
+        }
+        // Behind those that have tried: nothing is forgotten.
+        record.waiting.insert((6, 0), 6);
+        record.forget_passed_behind((6, 0));
+        assert_eq!((record.passed_in(7), record.next_to_try(7)), (2, Some(((6, 0), 6))));
+        // Between them.
+        record.waiting.insert((3, 0), 3);
+        record.forget_passed_behind((3, 0));
+        assert_eq!((record.passed_in(7), record.next_to_try(7)), (0, Some(((2, 0), 2))));
+    }
+}

@@ -120,4 +120,14 @@ mod tests {
         assert_eq!(answers, 100_000);
         assert!((median_s * 1e9 / 50_000.0 - 1.0).abs() < 0.03, "{median_s}");
     }
+
+    #[test]
+    fn early_answers_count_as_much_as_late_ones() {
+        let mut window = Window::default();
+        window.begin(0);
+        for answer in 0..100_000 {
+            window.answered(if answer < 60_000 { S } else { 3 * S });
+        }
+        assert_eq!(window.measured(S).median_s, 1.0);
+    }
 }
