@@ -74,7 +74,7 @@ pub(super) const RESOURCE: Resource = Resource {
 };
 
 const fn file(id: &'static str, summary: &'static str, handle: Handler) -> Operation {
-    get(id, summary, handle).access(Permission::Allowed)
+    get(id, summary, handle).never_waits().access(Permission::Allowed)
 }
 
 /// The page says whether calls need a token: so it asks for one before it makes a call that can only fail.

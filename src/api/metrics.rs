@@ -27,7 +27,7 @@ pub(super) const RESOURCE: Resource = Resource {
     title: "Metrics",
     routes: &[Route::ours(
         PATH,
-        &[get("metrics", "Every series, for Prometheus", answer).answers(&[
+        &[get("metrics", "Every series, for Prometheus", answer).never_waits().answers(&[
             text(200, "The series.", TEXT, EXAMPLE),
             text(200, "The series.", OPEN_METRICS, OPEN_EXAMPLE),
         ])],

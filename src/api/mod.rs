@@ -167,12 +167,11 @@ impl AdminApi {
         Some(finished(answer, head))
     }
 
-    /// Whether a call may have to wait for the database. How the process is, is told from memory.
+    /// Whether a call may have to wait for the database. What is refused before it is looked at does not.
     pub fn waits(&self, head: &RequestHead, surface: Surface) -> bool {
         let found = route::find(head.path(), surface, self.api_is_public);
-        !found.as_ref().and_then(FoundRoute::route).is_some_and(|route| {
-            route.form == route::PathForm::Probe || route.path == metrics::PATH || route.is_page()
-        })
+        let operation = found.and_then(|found| found.route()?.operation(&head.method));
+        operation.is_some_and(|operation| operation.waits)
     }
 
     /// What is called, by whom and how: everything that can be refused before the body is looked at.

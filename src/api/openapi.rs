@@ -21,7 +21,7 @@ pub(super) const RESOURCE: Resource = Resource {
     title: "Description",
     routes: &[Route::ours(
         "/openapi.json",
-        &[get("openapi", "This description, OpenAPI 3.1", read).answers(&[shows(
+        &[get("openapi", "This description, OpenAPI 3.1", read).never_waits().answers(&[shows(
             200,
             "The document.",
             "OpenApi",

@@ -42,6 +42,7 @@ pub(super) const RESOURCE: Resource = Resource {
         Route::probe(
             LIVEZ,
             &[get("livez", "Whether the process is alive", livez)
+                .never_waits()
                 .access(Permission::Open)
                 .parameters(&[VERBOSE])
                 .answers(&[text(200, "It is.", PLAIN, "ok\n"), shows(200, "It is.", "Liveness")])],
@@ -49,6 +50,7 @@ pub(super) const RESOURCE: Resource = Resource {
         Route::probe(
             READYZ,
             &[get("readyz", "Whether it should get traffic", readyz)
+                .never_waits()
                 .access(Permission::Open)
                 .parameters(&[VERBOSE])
                 .answers(&[

@@ -112,6 +112,8 @@ pub(super) struct Operation {
     pub method: &'static str,
     pub access: Permission,
     pub handle: Handler,
+    /// Whether the handler may wait: for the database, or for another thread.
+    pub waits: bool,
     /// `operationId`.
     pub id: &'static str,
     pub summary: &'static str,
@@ -129,6 +131,7 @@ pub(super) const fn get(id: &'static str, summary: &'static str, handle: Handler
         method: "GET",
         access: Permission::Read,
         handle,
+        waits: true,
         id,
         summary,
         parameters: &[],
@@ -166,6 +169,11 @@ impl Operation {
 
     pub const fn access(self, access: Permission) -> Self {
         Self { access, ..self }
+    }
+
+    /// Answered from memory alone: no call that waits for the database keeps it waiting.
+    pub const fn never_waits(self) -> Self {
+        Self { waits: false, ..self }
     }
 
     pub const fn parameters(self, parameters: &'static [Parameter]) -> Self {

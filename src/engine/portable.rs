@@ -96,6 +96,8 @@ struct Shared {
     workers: usize,
     stopping: AtomicBool,
     busy: AtomicUsize,
+    /// Workers at a call of the API that may wait for the database.
+    waiting_calls: AtomicUsize,
     ended: AtomicUsize,
 }
 
@@ -133,6 +135,7 @@ impl TinyHttp {
             workers: config.workers(),
             stopping: AtomicBool::new(false),
             busy: AtomicUsize::new(0),
+            waiting_calls: AtomicUsize::new(0),
             ended: AtomicUsize::new(0),
         });
         let workers = (0..config.workers())

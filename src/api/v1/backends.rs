@@ -172,16 +172,18 @@ const ADDED: AnswerDoc = shows(201, "The backend.", "Backend").with(&["Location"
 
 const TAKEN: AnswerDoc = refusal(409, "There is one of that name, or there are too many.");
 
-const LIST: Operation =
-    route::get("listBackends", "All backends of a pool, as this instance has them", list).answers(&[ALL]);
+const LIST: Operation = route::get("listBackends", "All backends of a pool, as this instance has them", list)
+    .never_waits()
+    .answers(&[ALL]);
 
 const CREATE: Operation =
     route::post("createBackend", "Adds a backend, in force when this is answered", create)
         .body("NewBackend")
         .answers(&[ADDED, TAKEN]);
 
-const READ: Operation =
-    route::get("getBackend", "A backend", read).answers(&[shows(200, "The backend.", "Backend"), GONE]);
+const READ: Operation = route::get("getBackend", "A backend", read)
+    .never_waits()
+    .answers(&[shows(200, "The backend.", "Backend"), GONE]);
 
 const PATCH: Operation =
     route::patch("patchBackend", "Changes what is said of a backend, in force when this is answered", patch)

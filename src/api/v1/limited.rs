@@ -25,16 +25,16 @@ pub(in crate::api) const RESOURCE: Resource = Resource {
         Route::ours(
             "/v1/limited",
             &[get("listLimited", "Who was refused most", limited)
+                .never_waits()
                 .parameters(&[WINDOW, TOP])
                 .answers(&[shows(200, "Most refusals first.", "Limited")])],
         ),
         Route::ours(
             "/v1/clients",
-            &[get("listClients", "Who asks most", clients).parameters(&[WINDOW, TOP]).answers(&[shows(
-                200,
-                "Most requests first.",
-                "Clients",
-            )])],
+            &[get("listClients", "Who asks most", clients)
+                .never_waits()
+                .parameters(&[WINDOW, TOP])
+                .answers(&[shows(200, "Most requests first.", "Clients")])],
         ),
     ],
     schemas,

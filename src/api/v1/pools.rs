@@ -105,9 +105,11 @@ pub(in crate::api) const RESOURCE: Resource = Resource {
 };
 
 const LIST: Operation = get("listPools", "All pools with their backends, as this instance has them", list)
+    .never_waits()
     .answers(&[shows(200, "All of them, on one page; `default` first.", "Pools")]);
 
 const READ: Operation = get("getPool", "A pool with its backends", read)
+    .never_waits()
     .answers(&[shows(200, "The pool.", "Pool"), refusal(404, "There is no such pool.")]);
 
 #[derive(Serialize)]

@@ -82,6 +82,7 @@ pub(in crate::api) const RESOURCE: Resource =
     Resource { title: "Routes", routes: &[Route::ours("/v1/routes", &[LIST])], schemas };
 
 const LIST: Operation = get("listRoutes", "Which requests go where, in the order of the configuration", list)
+    .never_waits()
     .answers(&[shows(200, "All of them, on one page.", "Routes")]);
 
 #[derive(Serialize)]

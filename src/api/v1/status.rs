@@ -100,7 +100,7 @@ pub(in crate::api) const RESOURCE: Resource = Resource {
     title: "This instance",
     routes: &[Route::ours(
         "/v1/status",
-        &[get("getStatus", "One look at this instance", read).answers(&[shows(
+        &[get("getStatus", "One look at this instance", read).never_waits().answers(&[shows(
             200,
             "What it is doing.",
             "Status",

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -73,9 +73,20 @@ impl Shared {
         }
     }
 
-    /// Answers a call of the API.
+    /// Answers a call of the API. Those that may wait for the database never hold more than half of the workers: while it
+    /// hangs, all else is still answered.
     fn serve_own(&self, head: &mut RequestHead, body: &mut Body<'_>, received_at: Nanos) -> Answer {
-        self.service.work(BlockingRequest { head, body, received_at })
+        let mut place = None;
+        if self.service.waits(head) {
+            place = WaitingCall::begin(&self.waiting_calls, (self.workers / 2).max(1));
+            if place.is_none() {
+                let reject = Reject::new(Reason::Unavailable, "too many calls at once").retry_after(1);
+                return self.service.refuse(head, &reject, received_at);
+            }
+        }
+        let answer = self.service.work(BlockingRequest { head, body, received_at });
+        drop(place);
+        answer
     }
 
     /// Waits until a story can go on. True: its time is over.
@@ -98,5 +109,22 @@ impl Shared {
             thread::park_timeout(Duration::from_nanos(left));
         }
         false
+    }
+}
+
+/// A worker that may wait for the database for a call of the API; it is none any more when this is dropped.
+struct WaitingCall<'a>(&'a AtomicUsize);
+
+impl<'a> WaitingCall<'a> {
+    /// `None`: there are `most` already.
+    fn begin(calls: &'a AtomicUsize, most: usize) -> Option<Self> {
+        let more = |now| (now < most).then_some(now + 1);
+        calls.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok().then(|| Self(calls))
+    }
+}
+
+impl Drop for WaitingCall<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
