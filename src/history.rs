@@ -3,7 +3,8 @@
 //! nothing for it.
 //!
 //! Its memory is bounded: a number takes 4 bytes, so a backend 9 × 360 × 4 = 13 KB, a pool 20 KB, all requests together 23 KB.
-//! With [`MAX_POOLS`] pools and [`MAX_BACKENDS`] backends it is 9 MB, with 21 backends in one pool 0.3 MB.
+//! Beside that the counters are kept as they were at two moments, 1.1 KB a backend, whether it has a history or not. With
+//! [`MAX_POOLS`] pools and [`MAX_BACKENDS`] backends it is 9 MB, with 21 backends in one pool 0.3 MB.
 
 mod marks;
 mod reading;
@@ -18,7 +19,7 @@ use crate::metrics::{Metrics, QueueRefusal, Reload};
 use balancer_time::Nanos;
 
 pub use marks::{BackendNow, HistoryMark, MAX_MARKS, MarkKind, backends_now};
-pub use reading::{AnswerRates, BackendKey};
+pub use reading::{AnswerRates, BEYOND_S, BackendKey};
 pub use ring::{STEP_S, STEPS};
 
 use marks::Marks;
@@ -181,6 +182,13 @@ impl History {
         };
         let (first, values) = ring.column(column, from.saturating_sub(kept.started) / STEP_NS);
         Some(HistoryColumn { from: kept.started + first * STEP_NS, values })
+    }
+
+    /// No value yet, from the step on that is under way: of what is there, and has no history so far.
+    pub fn nothing_yet(&self) -> HistoryColumn {
+        let kept = self.kept.lock();
+        let (first, values) = kept.all.column(0, u64::MAX);
+        HistoryColumn { from: kept.started + first * STEP_NS, values }
     }
 
     /// When the last whole step of all requests began, and its values in the order of [`HistoryScope::metrics`].

@@ -129,7 +129,8 @@ impl Marks {
         self.all.push_back(HistoryMark { at, kind, text });
     }
 
-    /// Marks reloads that ended since the last look, from their counts since the start: that succeeded, and that failed.
+    /// Marks reloads that ended since the last look, from their counts since the start: that succeeded, and that failed. Older
+    /// counts may come after newer ones, from another thread.
     pub fn saw_reloads(&mut self, at: Nanos, (done, failed): (u64, u64)) {
         if done > self.reloads.0 {
             self.add(at, MarkKind::Reload, "the configuration was reloaded".into());
@@ -137,7 +138,7 @@ impl Marks {
         if failed > self.reloads.1 {
             self.add(at, MarkKind::ReloadFailed, "a reload was refused: nothing was changed".into());
         }
-        self.reloads = (done, failed);
+        self.reloads = (done.max(self.reloads.0), failed.max(self.reloads.1));
     }
 
     /// Marks backends whose state changed since the last look. A backend that is new is not a change.
@@ -208,7 +209,10 @@ mod tests {
     #[test]
     fn reloads_are_marked_and_the_oldest_marks_go() {
         let mut marks = Marks::default();
-        for (at, counts) in [(1, (0, 0)), (2, (1, 0)), (3, (1, 0)), (4, (3, 1))] {
+        // The third was counted before the second, and comes after it.
+        for (at, counts) in
+            [(1, (0, 0)), (2, (1, 0)), (2, (0, 0)), (3, (1, 0)), (4, (3, 1)), (5, (3, 0)), (6, (3, 1))]
+        {
             marks.saw_reloads(at, counts);
         }
         let kinds: Vec<_> = marks.from(0).into_iter().map(|mark| (mark.at, mark.kind.name())).collect();

@@ -185,8 +185,15 @@ fn times_since(now: &HistogramSum, before: &HistogramSum) -> HistogramSum {
     }
 }
 
+/// The last bound of the buckets, in seconds: a percentile of that value lies above it.
+pub const BEYOND_S: u64 = BUCKETS_NS[BUCKETS_NS.len() - 1] / 1_000_000_000;
+
+/// What a percentile within the bounds says at most.
+const MOST_S: f64 = BEYOND_S as f64 - 0.001;
+
 /// The duration in seconds that the given part (0 to 1) of all observations did not exceed, computed as Prometheus'
-/// `histogram_quantile` does: evenly spread within a bucket, and the last bound if it lies above every bound. NaN without any.
+/// `histogram_quantile` does: evenly spread within a bucket, and the last bound ([`BEYOND_S`]) if it lies above every bound, and
+/// only then. NaN without any.
 fn quantile(sum: &HistogramSum, part: f64) -> f64 {
     if sum.count == 0 {
         return f64::NAN;
@@ -196,11 +203,12 @@ fn quantile(sum: &HistogramSum, part: f64) -> f64 {
     for (bound_ns, up_to) in BUCKETS_NS.iter().zip(sum.cumulative) {
         let (bound, up_to) = (*bound_ns as f64 / 1e9, up_to as f64);
         if up_to >= rank {
-            return low + (bound - low) * (rank - below) / (up_to - below).max(f64::MIN_POSITIVE);
+            let within = low + (bound - low) * (rank - below) / (up_to - below).max(f64::MIN_POSITIVE);
+            return within.min(MOST_S);
         }
         (low, below) = (bound, up_to);
     }
-    low
+    BEYOND_S as f64
 }
 
 #[cfg(test)]
@@ -229,6 +237,8 @@ mod tests {
             (&[50, 50], 0, 0.5, 0.000_5),
             (&[50, 50], 0, 0.99, 0.000_99),
             (&[1], 99, 0.5, 30.0),
+            // Not beyond the last bound: at it.
+            (&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], 1, 0.5, 29.999),
             (&[0, 0, 4], 0, 1.0, 0.002_5),
         ] {
             let found = quantile(&sum(counts, above), part);

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::json;
 
+use super::live::Live;
 use super::refused;
 use crate::api::AdminApi;
 use crate::api::call::as_json;
@@ -11,7 +12,7 @@ use crate::api::route::{
 };
 use crate::declare::{Form, OPTIONAL, Section, Spec, owned, whole_of};
 use crate::error::Reject;
-use crate::history::{HistoryColumn, HistoryScope, STEP_S, STEPS};
+use crate::history::{BEYOND_S, HistoryColumn, HistoryScope, MAX_BACKENDS, STEP_S, STEPS};
 use crate::proxy::exchange::Answer;
 use crate::store::StoreError;
 use balancer_http::message::Reason;
@@ -21,11 +22,12 @@ pub(in crate::api) const RESOURCE: Resource =
     Resource { title: "History", routes: &[Route::ours("/v1/history", &[READ])], schemas };
 
 const READ: Operation = get("getHistory", "A number of the last hour, step by step", read)
+    .never_waits()
     .parameters(&[METRIC, FROM, POOL, BACKEND])
     .answers(&[shows(200, "A value a step, the oldest first.", "History"), GONE]);
 
 const GONE: AnswerDoc =
-    refusal(404, "There is no such pool or backend, none that has a history, or not of that metric.");
+    refusal(404, "There is no such pool or backend, or no history of that metric for it.");
 
 const METRICS: &str = "one of requests, 2xx, 3xx, 4xx, 5xx, errors, p50, p95, p99, limited, 429, 503, in_flight, waiting, retries, \
                        queue_full, queue_target, queue_timeout";
@@ -102,10 +104,25 @@ fn read(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     }
     let live = &api.parts.live;
     let from = asked.from.map_or(0, |from| live.moment_of(from));
-    let column = live.history.column(&asked.scope, &asked.metric, from);
+    let kept = live.history.column(&asked.scope, &asked.metric, from);
+    let column = kept.or_else(|| live.has(&asked.scope).then(|| live.history.nothing_yet()));
     let what = if matches!(asked.scope, HistoryScope::Backend(_)) { "backend" } else { "pool" };
     let HistoryColumn { from, values } = column.ok_or_else(|| refused(StoreError::NotFound, what, ""))?;
     as_json(&HistoryShown { metric: &asked.metric, step: STEP_S, from: live.epoch_of(from), values })
+}
+
+impl Live {
+    /// Whether that pool or backend is there now.
+    fn has(&self, scope: &HistoryScope) -> bool {
+        let policy = self.policy.load();
+        match scope {
+            HistoryScope::All => true,
+            HistoryScope::Pool(pool) => policy.pools.get(pool).is_some(),
+            HistoryScope::Backend((pool, name)) => policy.pools.get(pool).is_some_and(|pool| {
+                pool.backends.snapshot().backends().iter().any(|backend| *backend.name == **name)
+            }),
+        }
+    }
 }
 
 struct Asked {
@@ -150,7 +167,9 @@ fn schemas() -> Vec<Schema> {
             "from": { "type": "integer", "minimum": 0, "description": "When the first step began, in seconds since the epoch." },
             "values": {
                 "type": "array", "items": { "type": ["number", "null"] }, "maxItems": STEPS,
-                "description": "One of each step; null: nothing is known, or there was nothing to take a percentile of.",
+                "description": format!("One of each step; null: nothing is known, or there was nothing to take a percentile of. \
+                    Empty: no step is over since it is there, or it is a backend beyond the first {MAX_BACKENDS}. A percentile \
+                    of {BEYOND_S} is longer than that."),
             },
         },
     });

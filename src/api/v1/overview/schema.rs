@@ -6,7 +6,7 @@ use crate::api::route::Schema;
 use crate::api::route::reference;
 use crate::api::v1::status::EXAMPLE_INSTANCE;
 use crate::api::v1::{backends, pools};
-use crate::history::{MAX_MARKS, MarkKind, STEP_S};
+use crate::history::{BEYOND_S, MAX_MARKS, MarkKind, STEP_S};
 
 /// A number that only has to be one.
 fn number(about: &str) -> Value {
@@ -46,13 +46,13 @@ const REQUESTS_PER_SEC: &str =
     "Within the last 10 to 20 seconds, as all numbers a second and percentiles here.";
 
 fn rates() -> [(&'static str, Value); 5] {
-    const PERCENTILE: &str = "Seconds; null: there was nothing.";
+    let percentile = format!("Seconds; null: there was nothing; {BEYOND_S}: longer than that.");
     [
         ("requests_per_sec", number(REQUESTS_PER_SEC)),
         ("errors_per_sec", number("5xx; of a backend attempts without an answer, too.")),
-        ("p50", seconds(PERCENTILE)),
-        ("p95", seconds(PERCENTILE)),
-        ("p99", seconds(PERCENTILE)),
+        ("p50", seconds(&percentile)),
+        ("p95", seconds(&percentile)),
+        ("p99", seconds(&percentile)),
     ]
 }
 
@@ -68,7 +68,8 @@ fn item() -> Value {
              are not as they should be." },
         "level": level(),
         "text": { "type": "string" },
-        "value": { "type": ["number", "string", "object"], "description": "The same for a program." },
+        "value": { "type": ["number", "string", "object"], "description":
+            "The same for a program; of limited at most 1000, and more are said in the text alone: 1,000+." },
     }))
 }
 
