@@ -252,6 +252,22 @@ impl Cache {
         if pending.has_ended() { Ok(pending.known(loader)) } else { Err(pending) }
     }
 
+    /// What is known of a client now, for a look that is none of its requests: nothing is counted, loaded or kept longer for it.
+    pub fn peek(&self, address: IpAddr, port: Option<u16>) -> Known {
+        let address = address.to_canonical();
+        self.peek_at(self.key(ClientKey::group(address, self.ipv6_prefix)), (address, port))
+    }
+
+    /// The same for an opaque id, by its canonical text.
+    pub fn peek_id(&self, id: &str) -> Known {
+        self.peek_at(self.key(ClientKey::digest(id.as_bytes())), (NOWHERE, None))
+    }
+
+    fn peek_at(&self, key: Key, client: (IpAddr, Option<u16>)) -> Known {
+        let shard = self.shard(key).lock();
+        shard.groups.peek(&key).map_or(Known::Unknown, |group| pick(&group.entries, client.0, client.1))
+    }
+
     /// Whether a place is held, or being loaded.
     pub fn holds(&self, place: &CacheGroup) -> bool {
         let key = self.key_of(place);

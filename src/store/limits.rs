@@ -3,6 +3,7 @@
 mod backends;
 mod channel;
 mod levels;
+mod peek;
 mod v1;
 
 pub use channel::BudgetChannel;

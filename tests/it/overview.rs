@@ -5,12 +5,15 @@ use std::io::Write;
 use serde_json::{Value, json};
 
 use crate::support::backend::{OK, refusing};
+use crate::support::client::head;
 use crate::support::engine::each_engine;
-use crate::support::{Backend, Balancer, Engine, Setup, Then, until};
+use crate::support::{Backend, Balancer, Conn, Engine, Gate, Setup, Then, until};
 
 each_engine! {
     backends_say_how_they_are_since_when_and_what_their_checks_found,
     what_refused_a_client_is_there_and_who_is_close_to_it,
+    what_waits_is_said_beside_backends_that_are_up,
+    routes_that_answer_by_themselves_need_no_backends,
     counts_are_of_what_was_proxied,
 }
 
@@ -91,7 +94,59 @@ fn what_refused_a_client_is_there_and_who_is_close_to_it(engine: Engine) {
         json!([{ "client_id": "127.0.0.7", "name": "default", "capacity": 2, "level": 0 }])
     );
     assert_eq!(seen["line"][3]["text"], "1 client limited");
+    // Nobody's request looked for a limit since.
+    let hits = || {
+        let page = balancer.get("/-/metrics").expect(200).text();
+        page.lines()
+            .find(|line| line.starts_with("balancer_ratelimit_cache_hits_total"))
+            .expect("counted")
+            .to_owned()
+    };
+    let before = hits();
+    overview(&balancer);
+    assert_eq!(hits(), before);
     assert_eq!((&seen["line"][3]["level"], &seen["well"]), (&json!("warn"), &json!(true)));
+}
+
+fn what_waits_is_said_beside_backends_that_are_up(engine: Engine) {
+    let gate = Gate::default();
+    let opened = gate.clone();
+    let backend = Backend::scripted(move |_, stream| {
+        opened.wait();
+        let _ = stream.write_all(OK);
+        Then::Keep
+    });
+    let balancer = Setup::on(engine)
+        .backend_with(json!({ "url": backend.url(), "max_in_flight": 1 }))
+        .set("health_check", json!(null))
+        .set("balancing.queue_target", json!(null))
+        .start();
+    let mut asked: Vec<Conn> = (0..2)
+        .map(|_| {
+            let mut conn = Conn::open(balancer.address);
+            conn.send(head("GET", "/", &[], None));
+            conn
+        })
+        .collect();
+    let line = until("one waits", || {
+        let seen = overview(&balancer);
+        (seen["pools"][0]["waiting"] == 1).then(|| seen["line"][0].clone())
+    });
+    assert_eq!(
+        (&line["level"], &line["text"]),
+        (&json!("warn"), &json!("1 of 1 backends up, 1 request waiting"))
+    );
+    gate.open();
+    asked.iter_mut().for_each(|conn| drop(conn.read("GET").unwrap()));
+    assert_eq!(overview(&balancer)["line"][0]["text"], "1 of 1 backends up");
+}
+
+/// There is none, and none is needed.
+fn routes_that_answer_by_themselves_need_no_backends(engine: Engine) {
+    let routes = json!([{ "path": "/old", "redirect": { "to": "https://new.test" } }, { "path": "/", "respond": { "status": 204 } }]);
+    let balancer = Setup::on(engine).set("routes", routes).start();
+    let line = overview(&balancer)["line"][0].clone();
+    assert_eq!((&line["level"], &line["text"]), (&json!("ok"), &json!("0 of 0 backends up")));
 }
 
 fn counts_are_of_what_was_proxied(engine: Engine) {
@@ -132,8 +187,10 @@ fn an_hour_is_kept_in_steps_that_the_overview_goes_on_with() {
     let balancer = Setup::auto().backend(backend.address()).start();
     let history =
         |query: &str| balancer.api("GET", &format!("/-/v1/history?{query}"), &Value::Null).expect(200).json();
-    let empty = history("metric=requests");
-    assert_eq!((&empty["step"], &empty["values"]), (&json!(10), &json!([])));
+    for query in ["metric=requests", "metric=requests&backend=a", "metric=waiting&pool=default"] {
+        let empty = history(query);
+        assert_eq!((&empty["step"], &empty["values"]), (&json!(10), &json!([])), "{query}");
+    }
     for _ in 0..20 {
         balancer.get("/").expect(200);
     }

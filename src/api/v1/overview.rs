@@ -33,7 +33,7 @@ const MAX_LIMITED: usize = 50;
 /// How many of the busiest clients are looked at for whether they are close to a limit.
 const BUSIEST: usize = 20;
 
-/// Most clients that are counted as limited.
+/// Most clients that are counted as limited; where there are more, that is said.
 const MOST_COUNTED: usize = 1_000;
 
 /// Fewer errors than that say nothing about a share.
@@ -42,18 +42,17 @@ const FEW: u64 = 5;
 /// The oldest mark.
 const HOUR: Duration = Duration::from_secs(3_600);
 
-pub(in crate::api) const RESOURCE: Resource = Resource {
-    title: "Overview",
-    routes: &[Route::ours(
-        "/v1/overview",
-        &[get("getOverview", "Everything at a glance, from one look", read).answers(&[shows(
-            200,
-            "Whether it is well, and what of it is not. What is bad comes first.",
-            "Overview",
-        )])],
-    )],
-    schemas: schema::schemas,
-};
+pub(in crate::api) const RESOURCE: Resource =
+    Resource {
+        title: "Overview",
+        routes: &[Route::ours(
+            "/v1/overview",
+            &[get("getOverview", "Everything at a glance, from one look", read).never_waits().answers(&[
+                shows(200, "Whether it is well, and what of it is not. What is bad comes first.", "Overview"),
+            ])],
+        )],
+        schemas: schema::schemas,
+    };
 
 /// Is it well?
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -152,11 +151,12 @@ fn overview(api: &AdminApi, role: &'static str) -> Overview {
     live.watch(now);
     let recent = live.history.recent(now);
     let (pools, backends) = rows::rows(api, &policy, &recent, now);
-    let refused = live.top(RankBy::Denied, NOW, MOST_COUNTED);
+    let refused = live.top(RankBy::Denied, NOW, MOST_COUNTED + 1);
     let status = live.status();
     let facts = Facts {
         pools: &pools,
         backends: &backends,
+        need_backends: policy.routes.need_backends(),
         counted: recent.counted,
         requests_per_sec: recent.all.requests,
         limited: refused.len(),

@@ -61,6 +61,11 @@ impl ActiveRoutes {
         self.all.is_empty()
     }
 
+    /// Whether any request goes to a backend: routes may answer or redirect all of them.
+    pub fn need_backends(&self) -> bool {
+        self.all.is_empty() || self.all.iter().any(|route| route.pool.is_some())
+    }
+
     /// The routes that a request meets, by its host and its path without the query.
     ///
     /// # Errors

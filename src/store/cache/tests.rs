@@ -344,3 +344,21 @@ fn the_bound_holds_and_what_was_not_asked_for_longest_goes_first() {
     }
     assert!(large.len() <= 1000 && large.len() > 900, "{}", large.len());
 }
+
+#[test]
+fn a_peek_counts_nothing_and_loads_nothing() {
+    let (cache, clock) = cache(2);
+    let table = Table(|net: IpNet| vec![entry(&net.addr().to_string(), 1)]);
+    let client = |text: &str| text.parse::<IpAddr>().unwrap();
+    assert!(matches!(cache.peek(client("1.1.1.1"), None), Known::Unknown));
+    for each in ["1.1.1.1", "1.1.1.2"] {
+        assert_eq!(ask(&cache, &clock, each, 7, &table), Some(1));
+    }
+    let before = cache.counters();
+    assert!(matches!(cache.peek(client("1.1.1.1"), None), Known::Entry(hit) if &*hit.id == "1.1.1.1"));
+    assert!(matches!(cache.peek_id("nobody"), Known::Unknown));
+    assert_eq!((cache.counters(), cache.len()), (before, 2));
+    // Nor is it kept longer for it: the first is still the one that was not asked for longest.
+    ask(&cache, &clock, "1.1.1.3", 7, &table);
+    assert!(matches!(cache.peek(client("1.1.1.1"), None), Known::Unknown));
+}

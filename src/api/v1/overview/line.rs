@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::rows::{BackendGlance, PoolGlance};
-use super::{FEW, WellBeing};
+use super::{FEW, MOST_COUNTED, WellBeing};
 use crate::api::v1::status::InstanceStatus;
 
 /// Of all requests, from which share on errors are worth a look, and from which they are bad.
@@ -30,10 +30,12 @@ pub(super) struct LineItem {
 pub(super) struct Facts<'a> {
     pub pools: &'a [PoolGlance],
     pub backends: &'a [BackendGlance],
+    /// Whether requests go to any.
+    pub need_backends: bool,
     /// Requests a moment ago, and those answered 5xx.
     pub counted: (u64, u64),
     pub requests_per_sec: f64,
-    /// Clients.
+    /// Clients; more than [`MOST_COUNTED`]: they were not counted further.
     pub limited: usize,
     pub status: &'a InstanceStatus,
     pub loops_stuck: usize,
@@ -49,7 +51,7 @@ impl Facts<'_> {
             item("requests", WellBeing::Ok, format!("{} req/s", rate(self.requests_per_sec)), {
                 json!(super::rounded(self.requests_per_sec, 1e3))
             }),
-            self.limited(),
+            limited(self.limited),
             self.store(),
             self.instances(),
         ];
@@ -69,10 +71,22 @@ impl Facts<'_> {
         let rows = self.backends.iter().map(BackendGlance::level_in_line);
         let pools = self.pools.iter().map(|pool| pool.level);
         let level = match all {
-            0 => WellBeing::Warn,
+            0 if self.need_backends => WellBeing::Warn,
             _ => rows.chain(pools).max().unwrap_or(WellBeing::Ok),
         };
-        let text = format!("{} of {} backends up", grouped(up as u64), grouped(all as u64));
+        let mut text = format!("{} of {} backends up", grouped(up as u64), grouped(all as u64));
+        // What is not well though they are up: a colour alone says it to nobody who can't see it.
+        let failing = self.backends.iter().filter(|one| one.is_up() && one.mostly_fails).count();
+        let in_part = self.backends.iter().filter(|one| one.is_up() && !one.is_whole()).count();
+        let waiting = self.pools.iter().map(|one| one.pool.waiting).sum();
+        for (count, what) in [(failing, "failing"), (in_part, "only in part")] {
+            if count > 0 {
+                text += &format!(", {} {what}", grouped(count as u64));
+            }
+        }
+        if waiting > 0 {
+            text += &format!(", {} waiting", counted(waiting, "request"));
+        }
         item("backends", level, text, json!({ "up": up, "total": all }))
     }
 
@@ -85,11 +99,6 @@ impl Facts<'_> {
             _ => WellBeing::Ok,
         };
         item("errors", level, format!("{} errors", percent(share)), json!(super::rounded(share, 1e6)))
-    }
-
-    fn limited(&self) -> LineItem {
-        let level = if self.limited > 0 { WellBeing::Warn } else { WellBeing::Ok };
-        item("limited", level, format!("{} limited", counted(self.limited, "client")), json!(self.limited))
     }
 
     fn store(&self) -> LineItem {
@@ -129,6 +138,15 @@ impl Facts<'_> {
         };
         Some(item("certificate", level, text, json!(name)))
     }
+}
+
+fn limited(clients: usize) -> LineItem {
+    let level = if clients > 0 { WellBeing::Warn } else { WellBeing::Ok };
+    let text = match clients {
+        ..=MOST_COUNTED => counted(clients, "client"),
+        _ => format!("{}+ clients", grouped(MOST_COUNTED as u64)),
+    };
+    item("limited", level, format!("{text} limited"), json!(clients.min(MOST_COUNTED)))
 }
 
 fn item(name: &'static str, level: WellBeing, text: String, value: Value) -> LineItem {
@@ -196,5 +214,19 @@ mod tests {
             assert_eq!(percent(share), text);
         }
         assert_eq!((counted(1, "client"), counted(2, "client")), ("1 client".into(), "2 clients".into()));
+    }
+
+    #[test]
+    fn more_limited_clients_than_are_counted_are_said_to_be_more() {
+        for (clients, text, value) in [
+            (0, "0 clients limited", 0),
+            (1, "1 client limited", 1),
+            (MOST_COUNTED, "1,000 clients limited", 1_000),
+            (MOST_COUNTED + 1, "1,000+ clients limited", 1_000),
+        ] {
+            let item = limited(clients);
+            assert_eq!((item.text.as_str(), &item.value), (text, &json!(value)));
+            assert_eq!(item.level, if clients == 0 { WellBeing::Ok } else { WellBeing::Warn });
+        }
     }
 }

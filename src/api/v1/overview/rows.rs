@@ -12,7 +12,6 @@ use crate::api::v1::live::{BucketLevel, Live, client_name, shown};
 use crate::api::v1::pools::PoolShown;
 use crate::history::{RecentBackend, RecentRates};
 use crate::proxy::policy::ProxyPolicy;
-use crate::store::cache::Known;
 use balancer_limiter::heavy_hitters::Heavy;
 use balancer_limiter::limiter::{Ask, Granted};
 use balancer_pool::backend_state::State;
@@ -33,7 +32,7 @@ const MAX_CLOSE: usize = 15;
 pub(super) struct PoolGlance {
     pub level: WellBeing,
     #[serde(flatten)]
-    pool: PoolShown,
+    pub pool: PoolShown,
     backends_up: usize,
     backends_total: usize,
     requests_per_sec: f64,
@@ -67,7 +66,7 @@ pub(super) struct BackendGlance {
     #[serde(skip)]
     state_level: WellBeing,
     #[serde(skip)]
-    mostly_fails: bool,
+    pub mostly_fails: bool,
 }
 
 /// The last health check: what came, how long it took, how long ago it ended.
@@ -98,6 +97,11 @@ impl BackendGlance {
     /// It is given requests like any other.
     pub fn is_up(&self) -> bool {
         self.state == State::Up
+    }
+
+    /// Nothing is said against it, errors aside.
+    pub fn is_whole(&self) -> bool {
+        self.state_level == WellBeing::Ok
     }
 
     /// What it comes to in the first line: a few errors are told of there as errors.
@@ -223,11 +227,8 @@ impl Live {
     fn levels_of(&self, client: &Heavy) -> Vec<BucketLevel> {
         let when = self.clock.moment();
         let found = match client.client.network() {
-            Some(network) => self.limits.find(network.addr(), None, when.now, None).ok(),
-            None => client.name.as_ref().and_then(|id| match self.limits.find_key(id, when.now, None) {
-                Ok(Known::Entry(hit)) => Some(self.limits.of_entry(hit)),
-                _ => None,
-            }),
+            Some(network) => self.limits.peek(network.addr()),
+            None => client.name.as_ref().and_then(|id| self.limits.peek_key(id)),
         };
         let Some(found) = found else { return Vec::new() };
         let Granted::Limited(_) = found.granted else { return Vec::new() };

@@ -78,6 +78,18 @@ fn errors_have_two_levels_and_a_few_say_nothing() {
     }
 }
 
+/// A colour alone says it to nobody who cannot see it.
+#[test]
+fn what_is_wrong_with_backends_that_are_up_is_said() {
+    let bench = Bench::new();
+    let pool = bench.metrics.pool("default");
+    pool.set_backends(["secret-name"].into_iter());
+    for _ in 0..10 {
+        pool.attempt("secret-name", Attempt::Error, Duration::ZERO);
+    }
+    assert_eq!(line(&overview(&bench))[0], ("backends", "bad", "1 of 1 backends up, 1 failing"));
+}
+
 #[test]
 fn who_may_read_may_read_it() {
     let read = config::ApiToken {
@@ -119,6 +131,9 @@ fn a_history_says_which_metrics_there_are() {
         ("?metric=requests&from=yesterday", 400, "/from", "seconds since the epoch"),
         ("?metric=requests&since=1", 400, "/since", "unknown query parameter"),
         ("?metric=requests&pool=nowhere", 404, "", ""),
+        // It is there, and no step is over.
+        ("?metric=requests&backend=secret-name", 200, "", ""),
+        ("?metric=waiting&pool=default", 200, "", ""),
         // The names are right ones: it is kept of others alone.
         ("?metric=limited&pool=default", 404, "", ""),
         ("?metric=waiting&backend=secret-name", 404, "", ""),
