@@ -1,8 +1,10 @@
 //! `balancer backends …`: lists and changes the backends of a running balancer.
 
+use std::fmt::{self, Display, Formatter};
+
 use clap::{Args, Subcommand, ValueEnum};
 use http::Method;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::Env;
@@ -124,6 +126,33 @@ impl State {
     }
 }
 
+/// How many requests a backend has, and its bound.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Occupied {
+    pub in_flight: u32,
+    /// Older balancers do not send it.
+    pub limit: Option<u32>,
+    pub measured: Option<HeldPlaces>,
+}
+
+/// Of a measured bound.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct HeldPlaces {
+    pub held: u32,
+}
+
+impl Display for Occupied {
+    /// A measured bound counts requests up to their answers' heads, so their number stands beside that of all in flight.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { in_flight, limit, measured } = self;
+        match (limit, measured) {
+            (None, _) => write!(f, "{in_flight}"),
+            (Some(limit), None) => write!(f, "{in_flight} of {limit}"),
+            (Some(limit), Some(HeldPlaces { held })) => write!(f, "{in_flight} ({held} of {limit} measured)"),
+        }
+    }
+}
+
 /// The members of a backend that are shown here.
 #[derive(Deserialize)]
 struct ShownBackend {
@@ -134,9 +163,8 @@ struct ShownBackend {
     state: String,
     health: String,
     cause: Option<String>,
-    in_flight: u32,
-    /// Older balancers do not send it.
-    limit: Option<u32>,
+    #[serde(flatten)]
+    occupied: Occupied,
     source: String,
 }
 
@@ -231,8 +259,7 @@ fn ls(session: &mut ApiSession, pool: Option<&str>) -> Result<(), CommandFailure
 
 /// A row of the table; `several`: it begins with the pool.
 fn row(one: ShownBackend, several: bool) -> Vec<String> {
-    let of = one.limit.map(|most| format!(" of {most}")).unwrap_or_default();
-    let (weight, in_flight) = (one.weight.to_string(), format!("{}{of}", one.in_flight));
+    let (weight, in_flight) = (one.weight.to_string(), one.occupied.to_string());
     let mut row = if several { vec![one.pool] } else { Vec::new() };
     row.extend([one.name, one.url, one.state, one.health, weight, in_flight, one.source]);
     row.extend(one.cause);
@@ -280,5 +307,20 @@ mod tests {
         assert!(bound("few").is_err());
         assert_eq!(item(None, "a:1/x"), "/-/v1/backends/a%3A1%2Fx");
         assert_eq!(item(Some("api"), "a"), "/-/v1/pools/api/backends/a");
+    }
+
+    #[test]
+    fn a_bound_is_told_with_what_counts_for_it() {
+        for (text, expected) in [
+            (r#"{ "in_flight": 3 }"#, "3"),
+            (r#"{ "in_flight": 3, "limit": null, "measured": null }"#, "3"),
+            (r#"{ "in_flight": 3, "limit": 8, "measured": null }"#, "3 of 8"),
+            (
+                r#"{ "in_flight": 5, "limit": 8, "measured": { "held": 2, "moved": "quick" } }"#,
+                "5 (2 of 8 measured)",
+            ),
+        ] {
+            assert_eq!(serde_json::from_str::<Occupied>(text).unwrap().to_string(), expected);
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cli::backends::Occupied;
 use crate::cli::session::{aligned, shown};
 
 /// Columns of the table of clients with the most requests.
@@ -20,7 +21,8 @@ pub const BACKENDS: [&str; 6] = ["BACKEND", "STATE", "IN FLIGHT", "A SECOND", "E
 pub struct BackendNumbers {
     pub title: String,
     pub is: String,
-    pub in_flight: u64,
+    #[serde(flatten)]
+    pub occupied: Occupied,
     pub requests_per_sec: f64,
     pub errors_per_sec: f64,
     /// In seconds.
@@ -102,10 +104,10 @@ impl Picture<'_> {
             vec![
                 one.title.clone(),
                 one.is.clone(),
-                one.in_flight.to_string(),
+                one.occupied.to_string(),
                 format!("{:.1}", one.requests_per_sec),
                 format!("{:.1}", one.errors_per_sec),
-                one.p99.map_or_else(|| "-".into(), |p99| format!("{:.1} ms", 1_000.0 * p99)),
+                one.p99.map_or_else(|| "-".into(), percentile),
             ]
         };
         self.backends.iter().map(row).collect()
@@ -143,6 +145,13 @@ impl Picture<'_> {
     }
 }
 
+/// A percentile of so many seconds is of longer times: the API tells none of them from another.
+const BEYOND_S: f64 = 30.0;
+
+fn percentile(seconds: f64) -> String {
+    if seconds >= BEYOND_S { format!("> {BEYOND_S} s") } else { format!("{:.1} ms", 1_000.0 * seconds) }
+}
+
 fn cut(line: &str, columns: usize) -> String {
     if line.chars().count() <= columns {
         return line.to_owned();
@@ -155,15 +164,20 @@ fn cut(line: &str, columns: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::backends::HeldPlaces;
 
     fn picture(count: u64) -> Picture<'static> {
         let backend = |n: u64| BackendNumbers {
             title: format!("web-{n}"),
             is: if n == 1 { "down".into() } else { "up".into() },
-            in_flight: n,
+            occupied: Occupied {
+                in_flight: n as u32,
+                limit: (n > 1).then_some(9),
+                measured: (n > 2).then_some(HeldPlaces { held: 1 }),
+            },
             requests_per_sec: 2.0,
             errors_per_sec: 0.5,
-            p99: (n > 1).then_some(0.0123),
+            p99: (n > 1).then_some(if n > 2 { 30.0 } else { 0.0123 }),
         };
         let backends: Vec<BackendNumbers> = (1..=count).map(backend).collect();
         let client = |n: u64| RankedClient {
@@ -187,7 +201,7 @@ mod tests {
     #[test]
     fn all_tables_stand_on_the_screen() {
         assert_eq!(
-            picture(2).lines(80, 24),
+            picture(3).lines(80, 24),
             [
                 "http://h:1  instance i  last 1m  q quits",
                 "1 of 2 backends up",
@@ -195,14 +209,17 @@ mod tests {
                 "BUSIEST   REQUESTS  A SECOND  REFUSED  %",
                 "10.0.0.1  600       10.0      60       10",
                 "10.0.0.2  300       5.0       30       10",
+                "10.0.0.3  200       3.3       20       10",
                 "",
                 "MOST REFUSED  REFUSED  A SECOND",
                 "10.0.0.1      60       1.0",
                 "10.0.0.2      30       0.5",
+                "10.0.0.3      20       0.3",
                 "",
-                "BACKEND  STATE  IN FLIGHT  A SECOND  ERRORS  P99",
-                "web-1    down   1          2.0       0.5     -",
-                "web-2    up     2          2.0       0.5     12.3 ms",
+                "BACKEND  STATE  IN FLIGHT            A SECOND  ERRORS  P99",
+                "web-1    down   1                    2.0       0.5     -",
+                "web-2    up     2 of 9               2.0       0.5     12.3 ms",
+                "web-3    up     3 (1 of 9 measured)  2.0       0.5     > 30 s",
             ]
         );
     }
