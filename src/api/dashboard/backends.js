@@ -19,11 +19,18 @@ function whyCell(one) {
   return { make: () => [...(said ? [node('span', {}, said)] : []), small(checked)], same: `${said} ${checked}`, class: 'why' };
 }
 
-// With the bound in force, a number or measured.
-function flight(one) {
-  if (typeof one.limit !== 'number') return count(one.in_flight);
-  // A measured bound counts requests up to their answers' heads.
-  return one.measured ? `${count(one.measured.held)} of ${count(one.limit)} (measured)` : `${count(one.in_flight)} of ${count(one.limit)}`;
+// What moved a measured bound last.
+const MOVED = {
+  quick: 'grew: answers are as quick as ever', trial: 'tries fewer now', idle: 'was lowered: places had waited', bounds: 'has new bounds',
+  busy: 'may grow: all places were at work', none: 'was tried lower, and is as before',
+};
+
+// With the bound in force. One that is measured counts requests up to their answers' heads, so both numbers are told.
+function flightCell({ in_flight: flight, limit, measured }) {
+  if (limit === null) return { text: count(flight), class: 'number' };
+  if (!measured) return { text: `${count(flight)} of ${count(limit)}`, class: 'number' };
+  const [held, moved] = [`${count(measured.held)} of ${count(limit)} held`, MOVED[measured.moved] || 'is where it began'];
+  return { make: () => [count(flight), small(held), small(`measured: ${moved}`)], same: `${flight} ${held} ${moved}`, class: 'number' };
 }
 
 function backendCells(one) {
@@ -31,10 +38,10 @@ function backendCells(one) {
   const cells = [
     { make: () => [node('b', {}, one.title), small(one.url)], same: `${one.title} ${one.url}`, class: 'id' },
     stateCell(one), whyCell(one),
-    { text: flight(one), class: 'number' },
+    flightCell(one),
     { text: rate(one.requests_per_sec), class: 'number' },
     { text: rate(one.errors_per_sec), class: one.errors_per_sec ? `number ${one.level}` : 'number' },
-    { text: time(one.p99), class: 'number' },
+    { text: quantile(one.p99), class: 'number' },
     { text: count(one.requests), class: 'number' },
     { text: `${count(one.errors)}${one.errors ? share : ''}`, class: 'number' },
     { text: count(one.retries), class: 'number' },
@@ -63,9 +70,13 @@ function showBackends() {
     + `${many(sum('errors'), 'error')}, ${count(sum('retries'))} sent again, ${bytes(sum('response_bytes'))}.`);
   showPools(pools);
   const select = $('backend-pool');
-  if (select.options.length !== pools.length) {
-    select.replaceChildren(...pools.map(({ name }) => node('option', { value: name }, name)));
-    select.value = 'default';
+  const names = pools.map(({ name }) => name).sort(byValue);
+  const same = JSON.stringify(names);
+  if (select.dataset.same !== same) {
+    const had = select.value;
+    select.dataset.same = same;
+    select.replaceChildren(...names.map((name) => node('option', { value: name }, name)));
+    select.value = names.includes(had) ? had : 'default';
   }
   $('backend-pool-field').hidden = pools.length < 2;
 }

@@ -29,21 +29,21 @@ const level = (left, of, label) => node('span', { class: 'level' }, bar(left, of
 const SIGNS = { ok: '●', warn: '▲', bad: '✖' };
 const sign = (kind) => node('span', { class: 'sign', 'aria-hidden': 'true' }, SIGNS[kind]);
 
-// Rows by key, changed in place: whoever stands on a button stays there. A cell is a text, or {text, class}, or
+// Rows by key, changed in place: whoever stands on a button stays there. Two may have one key, and keep their order. A cell is a text, or {text, class}, or
 // {make, same}: made anew when `same` changes. On a narrow screen a row is a card, whose cells name their columns.
 function fill(body, items, empty) {
   const heads = [...body.parentElement.tHead.rows[0].cells];
-  const old = new Map([...body.rows].map((row) => [row.dataset.key, row]));
+  const old = new Map();
+  for (const row of body.rows) old.set(row.dataset.key, [...(old.get(row.dataset.key) || []), row]);
   const wanted = items.length ? items : [{ key: ' ', cells: [{ text: empty, class: 'none', span: true }] }];
   const rows = wanted.map(({ key, cells, level: kind }) => {
-    const row = old.get(key) || node('tr', { 'data-key': key, role: 'row' });
-    old.delete(key);
+    const row = old.get(key)?.shift() || node('tr', { 'data-key': key, role: 'row' });
     row.className = kind || '';
     cells.forEach((cell, at) => fillCell(row, at, typeof cell === 'string' ? { text: cell } : cell, heads));
     while (row.cells.length > cells.length) row.deleteCell(-1);
     return row;
   });
-  old.forEach((row) => row.remove());
+  old.forEach((left) => left.forEach((row) => row.remove()));
   rows.forEach((row, at) => {
     if (body.rows[at] !== row) body.insertBefore(row, body.rows[at] || null);
   });
@@ -75,6 +75,10 @@ const time = (seconds) => {
   const short = (number) => Number(number.toPrecision(2));
   return seconds < 0.995 ? `${short(seconds * 1000)} ms` : `${short(seconds)} s`;
 };
+
+// A percentile: the longest time that the instance tells from longer ones stands for those.
+const BEYOND_S = 30;
+const quantile = (seconds) => (seconds >= BEYOND_S ? `> ${time(BEYOND_S)}` : time(seconds));
 
 function span(seconds) {
   const [d, h, m] = [Math.floor(seconds / 86400), Math.floor(seconds / 3600) % 24, Math.floor(seconds / 60) % 60];

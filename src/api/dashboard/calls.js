@@ -138,7 +138,7 @@ function send(form, fault, make, done) {
       await call(method, path, body, fields);
       await done();
     } catch (error) {
-      put(fault, error.message);
+      put(fault, error.status === 412 ? `${error.message}: it was changed meanwhile. Cancel, and edit it as it is now.` : error.message);
     }
   });
 }

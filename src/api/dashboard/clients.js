@@ -13,14 +13,23 @@ const clientCell = (id) => ({
   same: id, class: 'id',
 });
 
+// Cards of all of them would be a long way past what is below.
+const FEW = 5;
+let allClients = false;
+
 function showClients() {
   const { limited, close } = seen;
-  fill($('limited-rows'), limited.map(({ client_id: id, denied, reasons }) => ({
+  const most = allClients || !narrow.matches ? Infinity : FEW;
+  $('clients-all').hidden = Math.max(limited.length, close.length) <= most;
+  put($('clients-all'), `show all ${count(limited.length)} limited, ${count(close.length)} close to it`);
+  const { text, value } = seen.line.find((item) => item.name === 'limited');
+  put($('limited-about'), `Clients that were refused within the last minute, most refusals first${value > limited.length ? `: ${count(limited.length)} of ${text}` : ''}.`);
+  fill($('limited-rows'), limited.slice(0, most).map(({ client_id: id, denied, reasons }) => ({
     key: id,
     level: 'warn',
     cells: [clientCell(id), { text: count(denied), class: 'number warn' }, { text: reasons.map(why).join(', '), class: 'why' }],
   })), 'Nobody is being limited. A limit that is set below holds its client on the next request.');
-  fill($('close-rows'), close.map((bucket) => {
+  fill($('close-rows'), close.slice(0, most).map((bucket) => {
     const used = 1 - bucket.level / bucket.capacity;
     return {
       key: `${bucket.client_id} ${bucket.name}`,
@@ -32,6 +41,12 @@ function showClients() {
     };
   }), 'Nobody is close to a limit.');
 }
+
+$('clients-all').addEventListener('click', () => {
+  allClients = true;
+  showClients();
+});
+narrow.addEventListener('change', () => seen && showClients());
 
 // ---- one client ----
 
@@ -81,6 +96,7 @@ async function openClient(id) {
     $('client-refill').hidden = !mayWrite() || !stored;
     put($('client-limit'), stored ? 'edit limit' : 'set a limit of its own');
   } catch (fault) {
+    if (dialog.dataset.id !== id) return;
     $('client-about').replaceChildren(node('p', { class: 'fault', role: 'alert' }, fault.message));
   }
 }

@@ -157,27 +157,50 @@ async function loadPlans() {
 
 const planPath = (name) => `v1/plan?${query({ name })}`;
 
-let planKept = {}; // of the plan that was loaded into the form; the form has no fields for it
+let editingPlan = null; // {name, etag, kept}; the form has no fields for what is kept
+
+// Opens the form on a plan as it is now.
+async function editPlan(plan) {
+  try {
+    const { json: { name, buckets, ...rest }, etag } = await call('GET', planPath(plan));
+    const kept = Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== null));
+    editingPlan = { name, etag, kept };
+    [$('plan-name').value, $('plan-rate').value] = [name, ratesOf(buckets)];
+    $('plan-name').readOnly = true;
+    put($('plan-fault'), '');
+    put($('plan-title'), `Edit the plan ${name}`);
+    $('plan-cancel').hidden = false;
+    $('plan-rate').focus();
+  } catch (fault) {
+    say(fault.message);
+  }
+}
+
+function clearPlan() {
+  $('plan-form').reset();
+  editingPlan = null;
+  $('plan-name').readOnly = false;
+  put($('plan-fault'), '');
+  put($('plan-title'), 'Add a plan');
+  $('plan-cancel').hidden = true;
+}
 
 function doPlan(plan) {
-  const load = () => {
-    [$('plan-name').value, $('plan-rate').value] = [plan.name, ratesOf(plan.buckets)];
-    const { name, buckets, ...kept } = plan;
-    planKept = Object.fromEntries(Object.entries(kept).filter(([, value]) => value !== null));
-    $('plan-rate').focus();
-  };
   const remove = {
     title: 'Delete this plan?', text: `${plan.name}: this works while no limit names it.`, word: 'delete',
     request: { method: 'DELETE', path: planPath(plan.name) }, said: `The plan ${plan.name} is deleted.`, after: refresh,
   };
   return [
-    button('edit', `edit the plan ${plan.name}`, load),
+    button('edit', `edit the plan ${plan.name}`, () => editPlan(plan.name)),
     button('delete', `delete the plan ${plan.name}`, () => act(remove)),
   ];
 }
 
 function planRequest() {
-  return { method: 'PUT', path: planPath($('plan-name').value), body: { ...planKept, buckets: parseRates($('plan-rate').value) } };
+  const buckets = parseRates($('plan-rate').value);
+  if (!editingPlan) return { method: 'POST', path: 'v1/plans', body: { name: $('plan-name').value, buckets } };
+  const { name, etag, kept } = editingPlan;
+  return { method: 'PUT', path: planPath(name), body: { ...kept, buckets }, fields: { 'If-Match': etag } };
 }
 
 // ---- what if ----
@@ -229,6 +252,7 @@ $('search-form').addEventListener('submit', (event) => {
 $('limits-next').addEventListener('click', () => turnPage(1));
 $('limits-back').addEventListener('click', () => turnPage(-1));
 $('limit-cancel').addEventListener('click', clearForm);
+$('plan-cancel').addEventListener('click', clearPlan);
 send($('limit-form'), $('limit-fault'), limitRequest, async () => {
   say(`The limit of ${$('limit-id').value} is in force.`);
   clearForm();
@@ -236,8 +260,7 @@ send($('limit-form'), $('limit-fault'), limitRequest, async () => {
 });
 send($('plan-form'), $('plan-fault'), planRequest, async () => {
   say(`The plan ${$('plan-name').value} is in force.`);
-  $('plan-form').reset();
-  planKept = {};
+  clearPlan();
   await refresh();
 });
 copies('limit-curl', 'limit-fault', limitRequest);

@@ -45,9 +45,9 @@ function showTraffic() {
   const judged = seen.line.find((item) => item.name === 'errors').level;
   $('errors').className = judged === 'ok' ? '' : judged;
   $('refused').className = seen.limited_per_sec ? 'warn' : '';
-  put($('p50'), time(now.p50));
-  put($('p95'), time(now.p95));
-  put($('p99'), time(now.p99));
+  put($('p50'), quantile(now.p50));
+  put($('p95'), quantile(now.p95));
+  put($('p99'), quantile(now.p99));
   put($('flight'), count(seen.in_flight));
   put($('clients'), count(seen.clients));
   put($('totals'), `Since the start: ${many(seen.requests, 'request')}, ${count(seen.allowed)} allowed, ${count(seen.denied)} refused by a limit.`);
@@ -166,7 +166,15 @@ function askForToken(text) {
 $('login-form').addEventListener('submit', async (event) => {
   event.preventDefault();
   put($('login-fault'), '');
-  token = $('token').value;
+  token = $('token').value.trim();
+  // The browser could not even send it.
+  const wrong = /[^\x21-\x7e]/u.exec(token);
+  if (wrong) {
+    put($('login-fault'), `No token has “${wrong[0]}” in it: letters, digits and signs of ASCII alone.`);
+    token = '';
+    $('token').select();
+    return;
+  }
   try {
     await get('v1/overview');
     $('token').value = '';

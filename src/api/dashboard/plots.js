@@ -12,7 +12,7 @@ const PLOTS = [
     lines: [['requests', '--line-1', 'requests'], ['limited', '--warn', 'limited'], ['errors', '--bad', 'errors']],
   },
   {
-    id: 'time', shown: time,
+    id: 'time', shown: quantile,
     lines: [['p50', '--line-1', 'p50'], ['p95', '--line-2', 'p95'], ['p99', '--line-3', 'p99']],
   },
 ];
@@ -26,13 +26,28 @@ async function loadHistory() {
   const asked = ++plotted.asked;
   const scope = plotted.scope ? JSON.parse(plotted.scope) : {};
   const metrics = PLOTS.flatMap(linesOf).map(([metric]) => metric);
-  const found = await Promise.all(metrics.map((metric) => get(`v1/history?${query({ metric, ...scope })}`)));
-  if (asked !== plotted.asked) return;
-  // They may have been asked around the end of a step.
-  const shortest = Math.min(...found.map((one) => one.values.length));
-  plotted.values = new Map(found.map((one) => [one.metric, one.values.slice(0, shortest)]));
-  plotted.from = found[0].from;
-  plotted.at = shortest ? plotted.from + (shortest - 1) * STEP_S : null;
+  const found = await Promise.all(metrics.map((metric) => stepsOf(metric, scope)));
+  if (asked === plotted.asked) take(found);
+}
+
+// One that has no history (any more) is plotted as nothing.
+async function stepsOf(metric, scope) {
+  try {
+    return await get(`v1/history?${query({ metric, ...scope })}`);
+  } catch (fault) {
+    if (fault.status !== 404) throw fault;
+    return { metric, from: 0, values: [] };
+  }
+}
+
+// Of metrics that were asked for around the end of a step, one may begin and end a step after another: what all of them have.
+function take(found) {
+  const from = Math.max(...found.map((one) => one.from));
+  const leftOut = (one) => Math.round((from - one.from) / STEP_S);
+  const steps = Math.max(0, Math.min(...found.map((one) => one.values.length - leftOut(one))));
+  plotted.values = new Map(found.map((one) => [one.metric, one.values.slice(leftOut(one), leftOut(one) + steps)]));
+  plotted.from = from;
+  plotted.at = steps ? from + (steps - 1) * STEP_S : null;
 }
 
 // The newest step comes with the overview. False: steps are missing in between.
@@ -44,10 +59,14 @@ function takeStep() {
   const steps = plotted.at === null ? 1 : Math.round((at - plotted.at) / STEP_S);
   if (steps !== 1 || !plotted.values.size) return false;
   const own = plotted.scope ? scopeNow() : values;
+  let isFull = false;
   for (const [metric, list] of plotted.values) {
     list.push(own[metric] ?? null);
-    if (list.length > HOUR_S / STEP_S) list.shift();
+    isFull = list.length > HOUR_S / STEP_S;
+    if (isFull) list.shift();
   }
+  // A cursor stays at its step.
+  for (const one of PLOTS) if (isFull && one.cursor) one.cursor -= 1;
   const kept = [...plotted.values.values()][0].length;
   [plotted.at, plotted.from] = [at, at - (kept - 1) * STEP_S];
   return true;
@@ -142,7 +161,7 @@ function readOut(one) {
   const values = lines.map(([metric]) => plotted.values.get(metric) || []);
   const last = values[0].length - 1;
   if (last < 0) {
-    put($(`${one.id}-values`), 'The first values come after ten seconds.');
+    put($(`${one.id}-values`), plotted.values.size ? 'The first values come after ten seconds.' : 'Asking …');
     return;
   }
   const at = one.cursor === undefined || one.cursor === null ? last : Math.min(one.cursor, last);
@@ -182,6 +201,8 @@ function readable(one) {
     if (by === undefined) return;
     event.preventDefault();
     move((one.cursor ?? last()) + by);
+    // What is looked for is said; what comes every ten seconds is not.
+    put($('read-out'), $(`${one.id}-values`).textContent);
   });
 }
 
@@ -207,6 +228,9 @@ function choosePlots(scope) {
   plotted.scope = scope;
   $('scope').value = scope;
   $('limited-key').hidden = Boolean(scope);
+  // Until they are there nothing is shown, least of all what another one did.
+  [plotted.values, plotted.at] = [new Map(), null];
+  draw();
   loadHistory().then(draw).catch((fault) => say(`No plots: ${fault.message}`));
 }
 

@@ -102,3 +102,9 @@ fn the_script_keeps_nothing_where_another_page_finds_it() {
         assert!(!script.contains(word), "{word}");
     }
 }
+
+#[test]
+fn the_longest_time_that_the_page_knows_is_that_of_the_api() {
+    let bound = format!("const BEYOND_S = {};\n", crate::history::BEYOND_S);
+    assert!(SCRIPTS.contains(&bound), "{bound}");
+}

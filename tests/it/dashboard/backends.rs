@@ -157,3 +157,47 @@ fn a_lost_store_and_a_lost_backend_are_said() {
     browser.sees("#limit-rows", "The store is down");
     calm(&browser);
 }
+
+#[test]
+fn a_measured_bound_is_shown_with_what_it_counts_and_what_moved_it() {
+    if !here() {
+        return;
+    }
+    let backend = Backend::named("a");
+    let balancer = Setup::auto()
+        .backend_with(json!({ "name": "a", "url": backend.url(), "max_in_flight": "auto" }))
+        .backend_with(json!({ "name": "b", "url": backend.url(), "max_in_flight": 7 }))
+        .backend_with(json!({ "name": "c", "url": backend.url() }))
+        .start();
+    let seen = balancer.api("GET", "/-/v1/overview", &Value::Null).expect(200).json();
+    let a = seen["backends"].as_array().unwrap().iter().find(|one| one["name"] == "a").unwrap().clone();
+    assert_eq!(a["measured"], json!({ "held": 0, "median_seconds": null, "moved": null }));
+    let limit = a["limit"].as_u64().expect("a bound");
+    let browser = dashboard(&balancer);
+    let cell = |name: &str| format!("#backend-rows tr[data-key={name}] td:nth-child(4)");
+    browser.sees(&cell("a"), &format!("0 of {limit} held"));
+    browser.sees(&cell("a"), "measured: is where it began");
+    assert_eq!((browser.text(&cell("b")), browser.text(&cell("c"))), ("0 of 7".into(), "0".into()));
+    calm(&browser);
+}
+
+/// As many pools as before, and others.
+#[test]
+fn the_pools_to_add_a_backend_to_are_those_that_there_are() {
+    if !here() {
+        return;
+    }
+    let (_backend, balancer) = start();
+    let browser = dashboard(&balancer);
+    let options = "const real = seen.pools; const select = document.querySelector('#backend-pool'); \
+        const shown = [['default', 'web'], ['api', 'default'], ['default', 'api']].map((names) => { \
+            seen.pools = names.map((name) => ({ ...real[0], name })); showBackends(); \
+            const all = [...[...select.options].map((one) => one.value), select.value]; select.value = 'api'; return all; }); \
+        seen.pools = real; showBackends(); return shown";
+    // What was chosen stays chosen while it is there.
+    assert_eq!(
+        browser.run(options, &[]),
+        json!([["default", "web", "default"], ["api", "default", "default"], ["api", "default", "api"]])
+    );
+    calm(&browser);
+}

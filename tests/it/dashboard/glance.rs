@@ -13,6 +13,13 @@ fn asked(browser: &crate::support::Browser) -> Vec<String> {
     paths.as_array().expect("paths").iter().map(|path| path.as_str().unwrap_or_default().to_owned()).collect()
 }
 
+/// Until the history is there, with steps or without.
+fn plotted(browser: &crate::support::Browser) {
+    until("the history is there", || {
+        browser.run("return plotted.values.size", &[]).as_u64().filter(|metrics| *metrics > 0)
+    });
+}
+
 #[test]
 fn a_refresh_is_one_call_and_a_tab_that_nobody_sees_makes_none() {
     if !here() {
@@ -21,7 +28,7 @@ fn a_refresh_is_one_call_and_a_tab_that_nobody_sees_makes_none() {
     let (_backend, balancer) = start();
     let browser = dashboard(&balancer);
     browser.sees("#audit-rows", "Nothing was changed yet.");
-    browser.sees("#rate-values", "first values");
+    plotted(&browser);
     browser.run("performance.clearResourceTimings()", &[]);
     let paths = until("it was refreshed a few times", || {
         let paths = asked(&browser);
@@ -76,12 +83,21 @@ fn plots_are_there_when_the_page_opens_and_their_values_can_be_read_off() {
     let said = browser.text("#rate-values");
     assert!(said.contains("requests ") && !said.contains("requests 0/s"), "{said}");
     assert!(said.contains("Balancer was started"), "{said}");
+    // Who does not see it is told of it.
+    assert_eq!(browser.text("#read-out"), said);
     browser.run("document.activeElement.blur()", &[]);
     until("the cursor is gone", || (!browser.text("#rate-values").contains("was started")).then_some(()));
-    // The next step comes with a refresh, and joins the others.
+    // The next step comes with a refresh, and joins the others. Nobody who listens is told that it is there.
+    browser.run(
+        "window.told = []; for (const one of document.querySelectorAll('[aria-live], [role=status], [role=alert]')) \
+         new MutationObserver(() => window.told.push(`${one.id}: ${one.textContent}`)).observe(one, \
+         { childList: true, characterData: true, subtree: true })",
+        &[],
+    );
     let steps = "return plotted.values.get('requests').length";
     let before = browser.run(steps, &[]).as_u64().expect("a number");
     until("the next step is there", || browser.run(steps, &[]).as_u64().filter(|now| *now > before));
+    assert_eq!(browser.run("return window.told", &[]), json!([]));
     // Of a backend alone.
     browser.run(
         "const select = document.querySelector('#scope'); select.value = [...select.options].find((one) => one.text === 'backend a').value; \
@@ -95,6 +111,75 @@ fn plots_are_there_when_the_page_opens_and_their_values_can_be_read_off() {
             .contains("requests,errors,p50,p95,p99{\"pool\":\"default\",\"backend\":\"a\"}")
             .then_some(())
     });
+    calm(&browser);
+}
+
+/// Around the end of a step some metrics have one more at their end, and in a full hour one less at their beginning.
+#[test]
+fn steps_of_one_moment_stand_at_one_place() {
+    if !here() {
+        return;
+    }
+    let (_backend, balancer) = start();
+    let browser = dashboard(&balancer);
+    let taken = "take([...arguments].map((one) => JSON.parse(one))); \
+        return [plotted.from, plotted.at, Object.fromEntries(plotted.values)]";
+    for (requests, errors, expected) in [
+        (
+            json!({ "metric": "requests", "from": 1_000, "values": [1, 2, 3] }),
+            json!({ "metric": "errors", "from": 1_010, "values": [20, 30, 40] }),
+            json!([1_010, 1_020, { "requests": [2, 3], "errors": [20, 30] }]),
+        ),
+        (
+            // The clock's seconds are rounded.
+            json!({ "metric": "requests", "from": 1_001, "values": [1, 2, 3] }),
+            json!({ "metric": "errors", "from": 1_000, "values": [10, 20] }),
+            json!([1_001, 1_011, { "requests": [1, 2], "errors": [10, 20] }]),
+        ),
+        (
+            json!({ "metric": "requests", "from": 1_000, "values": [1] }),
+            json!({ "metric": "errors", "from": 1_010, "values": [2] }),
+            json!([1_010, null, { "requests": [], "errors": [] }]),
+        ),
+    ] {
+        let (requests, errors) = (requests.to_string(), errors.to_string());
+        assert_eq!(browser.run(taken, &[&requests, &errors]), expected);
+    }
+    calm(&browser);
+}
+
+#[test]
+fn a_scope_without_a_history_shows_nothing_of_another_one() {
+    if !here() {
+        return;
+    }
+    let (_backend, balancer) = start();
+    let browser = dashboard(&balancer);
+    plotted(&browser);
+    let numbers = "return [...plotted.values.values()].flat().filter((value) => value !== null)";
+    browser.run("for (const list of plotted.values.values()) list.push(7)", &[]);
+    assert!(browser.run(numbers, &[]).as_array().is_some_and(|all| !all.is_empty()));
+    // What was plotted is gone at once, not when an answer comes.
+    browser.run("choosePlots(JSON.stringify({ pool: 'default', backend: 'gone' }))", &[]);
+    assert_eq!(browser.run(numbers, &[]), json!([]));
+    until("its answers are there", || (browser.run("return plotted.values.size", &[]) == 5).then_some(()));
+    assert_eq!(browser.run(numbers, &[]), json!([]));
+    assert_eq!(browser.text("#notice"), "");
+    browser.sees("#link", "live");
+}
+
+/// The same mark twice within a second, for example.
+#[test]
+fn rows_that_are_equal_do_not_pile_up() {
+    if !here() {
+        return;
+    }
+    let (_backend, balancer) = start();
+    let browser = dashboard(&balancer);
+    let filled = "const rows = [['x', '1'], ['y', '2'], ['x', '1']].map(([key, text]) => ({ key, cells: [text, text] })); \
+        const body = document.querySelector('#mark-rows'); for (let turn = 0; turn < 3; turn += 1) fill(body, rows, ''); \
+        return [...body.rows].map((row) => row.dataset.key)";
+    assert_eq!(browser.run(filled, &[]), json!(["x", "y", "x"]));
     calm(&browser);
 }
 
@@ -116,6 +201,10 @@ fn times_and_sizes_are_written_as_people_read_them() {
         ("time(0.9999)", "1 s"),
         ("time(2.52)", "2.5 s"),
         ("time(30)", "30 s"),
+        ("quantile(null)", "–"),
+        ("quantile(0.007)", "7 ms"),
+        ("quantile(29.999)", "30 s"),
+        ("quantile(30)", "> 30 s"),
         ("bytes(0)", "0 B"),
         ("bytes(999)", "999 B"),
         ("bytes(1000)", "1 kB"),

@@ -167,3 +167,74 @@ fn what_others_change_is_seen() {
     browser.sees("#client-about", "free");
     calm(&browser);
 }
+
+/// What the form has no field for belongs to that plan alone, and what another administrator did is not undone.
+#[test]
+fn a_plan_is_edited_as_it_was_read_and_another_one_gets_nothing_of_it() {
+    if !here() {
+        return;
+    }
+    let (_backend, balancer) = start();
+    let bucket = |amount: u32| json!([{ "name": "default", "amount": amount, "per": "1s", "capacity": 20 }]);
+    let plan = json!({ "name": "free", "buckets": bucket(10), "max_in_flight": 3 });
+    balancer.api("POST", "/-/v1/plans", &plan).expect(201);
+    let stored =
+        |name: &str| balancer.api("GET", &format!("/-/v1/plans/{name}"), &Value::Null).expect(200).json();
+    let browser = dashboard(&balancer);
+    browser.click("#plans summary");
+    browser.click("button[aria-label=\"edit the plan free\"]");
+    browser.sees("#plan-title", "Edit the plan free");
+    browser.clear("#plan-rate");
+    browser.write("#plan-rate", &format!("11/s burst 20{ENTER}"));
+    browser.sees("#plan-rows", "11/s burst 20, 3 at once");
+    browser.sees("#plan-title", "Add a plan");
+
+    browser.click("button[aria-label=\"edit the plan free\"]");
+    browser.sees("#plan-title", "Edit the plan free");
+    balancer.api("PUT", "/-/v1/plans/free", &json!({ "buckets": bucket(12) })).expect(200);
+    browser.clear("#plan-rate");
+    browser.write("#plan-rate", &format!("13/s burst 20{ENTER}"));
+    browser.sees("#plan-fault", "it was changed meanwhile");
+    assert_eq!(stored("free")["buckets"][0]["amount"], 12);
+
+    // Its name is no field then: another plan is a new one, of which there is none yet.
+    assert_eq!(browser.run("return document.querySelector('#plan-name').readOnly", &[]), true);
+    browser.click("#plan-cancel");
+    browser.sees("#plan-title", "Add a plan");
+    for (name, said) in [("free", "already"), ("paid", "")] {
+        browser.clear("#plan-name");
+        browser.write("#plan-name", name);
+        browser.clear("#plan-rate");
+        browser.write("#plan-rate", &format!("100/s{ENTER}"));
+        if said.is_empty() {
+            browser.sees("#plan-rows", "paid");
+        } else {
+            browser.sees("#plan-fault", said);
+        }
+    }
+    assert_eq!(
+        (&stored("paid")["max_in_flight"], &stored("free")["buckets"][0]["amount"]),
+        (&Value::Null, &json!(12))
+    );
+}
+
+#[test]
+fn an_answer_that_comes_late_is_not_shown_in_place_of_another_client() {
+    if !here() {
+        return;
+    }
+    let (_backend, balancer) = start();
+    let browser = dashboard(&balancer);
+    browser.run(
+        "const real = fetch; window.fetch = (path, init) => (String(path).includes('10.0.0.1') \
+         ? new Promise((_, fail) => { window.fail = fail; }) : real(path, init)); openClient('10.0.0.1'); openClient('10.0.0.2')",
+        &[],
+    );
+    browser.sees("#client-about", "decided by");
+    browser.run("window.fail(new Error('too late'))", &[]);
+    // Whatever follows from it has followed when the next page task runs.
+    let about = browser.run("return document.querySelector('#client-about').textContent", &[]);
+    assert!(about.as_str().is_some_and(|text| text.contains("decided by")), "{about}");
+    browser.sees("#client-title", "10.0.0.2");
+    calm(&browser);
+}

@@ -31,6 +31,10 @@ fn a_token_is_asked_for_and_a_wrong_one_is_refused() {
         faults.len() == 1 && faults[0].contains("v1/overview") && faults[0].contains("401"),
         "{faults:?}"
     );
+    // One that could not even be sent.
+    browser.clear("input[type=password]");
+    browser.write("input[type=password]", &format!("a→token-of-ours{ENTER}"));
+    browser.sees("#login", "No token has “→” in it");
     browser.clear("input[type=password]");
     browser.write("input[type=password]", &format!("the-only-right-token{ENTER}"));
     browser.sees("#link", "live");
