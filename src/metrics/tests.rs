@@ -215,3 +215,31 @@ fn a_pool_has_series_of_its_own_until_it_is_gone() {
     assert!(all.keys().all(|key| !key.contains("pool=api")), "{all:?}");
     assert_eq!(gauge(&all, "balancer_queue_depth{pool=default}"), 1);
 }
+
+/// What is shipped for Grafana and Prometheus names no series that there is not, and the dashboard has a panel for each family.
+#[test]
+fn the_shipped_dashboard_shows_every_family_and_asks_for_no_other() {
+    let deployed = |name: &str| {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name);
+        std::fs::read_to_string(path).unwrap()
+    };
+    let families = |text: &str| -> std::collections::BTreeSet<&'static str> {
+        let words = text.split(|c: char| c != '_' && !c.is_ascii_alphanumeric());
+        let series = words.filter(|word| word.starts_with("balancer_") || word.starts_with("process_"));
+        let family = |series: &str| {
+            let found = Family::ALL.into_iter().map(Family::about).find(|(name, kind, _)| {
+                let part = series.strip_prefix(name);
+                let parts: &[&str] =
+                    if *kind == FamilyKind::Histogram { &["_bucket", "_sum", "_count"] } else { &[""] };
+                part.is_some_and(|part| parts.contains(&part))
+            });
+            found.unwrap_or_else(|| panic!("{series} is declared nowhere")).0
+        };
+        series.map(family).collect()
+    };
+    let shown = families(&deployed("grafana/balancer.json"));
+    families(&deployed("prometheus/alerts.yml"));
+    for (name, ..) in Family::ALL.into_iter().map(Family::about) {
+        assert!(shown.contains(name), "no panel shows {name}");
+    }
+}

@@ -5,16 +5,23 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
 
+use rustls::ClientConfig;
 use serde_json::{Value, json};
 
 use crate::support::backend::{OK, refusing};
 use crate::support::balancer::Echo;
+use crate::support::client::head;
 use crate::support::postgres;
-use crate::support::{Backend, Balancer, Proc, Setup, Then, get, installed, request, root, skip, until};
+use crate::support::secure::{Papers, SecureConn, tls_port, with_tls};
+use crate::support::{
+    Backend, Balancer, Conn, Proc, Setup, Then, get, installed, request, root, skip, until,
+};
 
 /// What is asked for `$__rate_interval`: a few scrapes.
 const RATE_INTERVAL: &str = "5s";
@@ -91,6 +98,8 @@ fn the_alerts_are_sound_and_fire_when_they_should() {
 /// A balancer to which everything happens that the dashboard shows, again and again.
 struct Scene {
     balancer: Balancer,
+    tls: SocketAddr,
+    client: Arc<ClientConfig>,
     _backends: (Backend, Echo),
 }
 
@@ -98,19 +107,34 @@ fn scene() -> Scene {
     let ill = Echo::start(&["--fail-health"]);
     let well = Backend::scripted(|seen, stream| {
         let broken = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n";
+        if seen.request_line().contains("/narrow") {
+            // Long enough for another request to wait for its place.
+            std::thread::sleep(Duration::from_millis(20));
+        }
         let _ = stream.write_all(if seen.request_line().contains("/broken") { broken } else { OK });
         Then::Keep
     });
-    let balancer = Setup::auto()
+    let setup = Setup::auto();
+    let folder = setup.folder().to_owned();
+    let papers = Papers::named(&folder, "ca");
+    let narrow = json!({ "name": "narrow", "url": well.url(), "max_in_flight": "auto" });
+    let balancer = with_tls(setup, &[papers.pair("default", &["127.0.0.1"])])
+        .set("tls.redirect", json!(false))
         .backend(well.address())
         .backend(refusing())
         .backend(ill.address)
+        .set(
+            "pools",
+            json!({ "narrow": { "backends": [narrow], "balancing": { "auto": { "start": 1, "max": 1 } } } }),
+        )
+        .set("routes", json!([{ "path": "/narrow", "pool": "narrow" }]))
         .set("balancing.strategy", json!("round_robin"))
         .set("outlier", json!({ "consecutive": 1, "base_time": "10ms" }))
         .set("health_check", json!({ "path": "/health", "interval": "100ms", "fall": 1_00, "rise": 1 }))
         .set("rate_limit.default", json!({ "capacity": 2, "rate_per_sec": 5 }))
         .start();
-    Scene { balancer, _backends: (well, ill) }
+    let (tls, client) = (tls_port(&balancer), papers.client(None));
+    Scene { balancer, tls, client, _backends: (well, ill) }
 }
 
 impl Scene {
@@ -119,6 +143,12 @@ impl Scene {
         for target in ["/", "/broken", "/", "/"] {
             self.balancer.get(target);
         }
+        // Of two at once one waits for the other's place.
+        let mut both =
+            [127, 128].map(|last| Conn::from(IpAddr::from([127, 0, 0, last]), self.balancer.address));
+        both.iter_mut().for_each(|conn| conn.send(head("GET", "/narrow", &[], None)));
+        both.iter_mut().for_each(|conn| drop(conn.read("GET")));
+        SecureConn::open(self.tls, &self.client, "127.0.0.1").expect("a handshake");
         let limit = json!({ "client_id": "somebody", "capacity": 1, "rate_per_sec": 1 });
         self.balancer.api("POST", "/limits/create", &limit);
         self.balancer.api("DELETE", "/limits/delete?client_id=somebody", &Value::Null);
