@@ -30,7 +30,7 @@ function flightCell({ in_flight: flight, limit, measured }) {
   if (limit === null) return { text: count(flight), class: 'number' };
   if (!measured) return { text: `${count(flight)} of ${count(limit)}`, class: 'number' };
   const [held, moved] = [`${count(measured.held)} of ${count(limit)} held`, MOVED[measured.moved] || 'is where it began'];
-  return { make: () => [count(flight), small(held), small(`measured: ${moved}`)], same: `${flight} ${held} ${moved}`, class: 'number' };
+  return { make: () => [count(flight), small(held), small(`measured: ${moved}`)], same: `${flight} ${held} ${moved}`, class: 'number measured' };
 }
 
 function backendCells(one) {
