@@ -126,7 +126,7 @@ impl Core {
         })
     }
 
-    /// Loads those changed limits again that the cache holds, with at most two questions.
+    /// Loads those changed limits again that the cache holds. Two questions are enough unless groups have very many limits.
     fn follow_limits(&self, changed: &[(String, i64)]) -> Result<(), StoreError> {
         let mut places: BTreeMap<CacheGroup, Vec<ClientId>> = BTreeMap::new();
         for id in ids(changed) {
@@ -168,9 +168,12 @@ impl Core {
             }
         }
         let mut all = Vec::with_capacity(networks.len() + texts.len());
-        if !networks.is_empty() {
-            let rows = self.ask(StoreOp::Load, |store| ops::load_all(store, self.within, &networks))?;
-            all.extend(networks.into_iter().map(CacheGroup::Group).zip(rows));
+        let mut left = networks.as_slice();
+        while !left.is_empty() {
+            let groups = self.ask(StoreOp::Load, |store| ops::load_all(store, self.within, left))?;
+            let (read, rest) = left.split_at(groups.len().clamp(1, left.len()));
+            all.extend(read.iter().copied().map(CacheGroup::Group).zip(groups));
+            left = rest;
         }
         if !texts.is_empty() {
             let rows = self.ask(StoreOp::Load, |store| ops::named(store, self.within, &texts))?;

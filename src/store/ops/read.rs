@@ -134,7 +134,8 @@ pub fn load(
     Ok(rows)
 }
 
-/// Every row of each of these groups, in their order.
+/// Every row of each of the first of these groups, in their order. There may be more groups than are read at once, but at
+/// least one is read.
 pub fn load_all(
     store: &dyn Store,
     within: Duration,
@@ -191,6 +192,7 @@ pub fn ranges(store: &dyn Store, within: Duration) -> Result<Vec<LimitRow>, Stor
     }
 }
 
+/// As [`load_all`]. It ends at the group with which a statement would return more than [`MAX_LOADED`] rows.
 pub(super) fn groups(
     session: &mut dyn Session,
     networks: &[IpNet],
@@ -200,26 +202,34 @@ pub(super) fn groups(
         let spans = Spans::of(part);
         let sql = format!(
             "WITH v (number, low, high, length) AS (VALUES {}) SELECT v.number, {COLUMNS} FROM v, limits \
-             WHERE {IN_SPAN} LIMIT {MAX_LOADED}",
+             WHERE {IN_SPAN} ORDER BY v.number LIMIT {MAX_LOADED}",
             tuples(part.len(), &["{}"; 4])
         );
         let cells = session.query(&sql, &spans.values())?;
-        if cells.len() as i64 >= MAX_LOADED {
-            log::error!(
-                "store: {} holds {MAX_LOADED} limits or more with others; those beyond are not in force",
-                part[0]
-            );
-        }
+        let cut_off = cells.len() as i64 >= MAX_LOADED;
         let start = all.len();
         all.resize_with(start + part.len(), Vec::new);
         let mut reader = Reader::default();
+        let mut last = 0;
         for mut cells in cells {
             let Cell::Int(number) = cells.remove(0) else { continue };
             // The number is one of those that are in the statement.
-            let group = usize::try_from(number).ok().and_then(|number| all.get_mut(start + number));
-            if let (Some(group), Some(row)) = (group, reader.row(cells)) {
+            let Ok(number) = usize::try_from(number) else { continue };
+            last = number;
+            if let (Some(group), Some(row)) = (all.get_mut(start + number), reader.row(cells)) {
                 group.push(row);
             }
+        }
+        if cut_off {
+            if last == 0 {
+                log::error!(
+                    "store: {} holds {MAX_LOADED} limits or more; those beyond are not in force",
+                    part[0]
+                );
+            }
+            // Rows of the last group may be missing.
+            all.truncate(start + last.max(1));
+            break;
         }
     }
     Ok(all)

@@ -21,7 +21,7 @@ use balancer_limiter::terms::{ClientLimit, PlanName};
 pub struct Written {
     /// What became of each id, in the order in which the ids first occur.
     pub done: Vec<Done>,
-    /// All rows of the groups that were asked for, after the write.
+    /// All rows of groups that were asked for, after the write. Groups are missing where there are too many rows.
     pub groups: Vec<(IpNet, Vec<LimitRow>)>,
 }
 
@@ -32,7 +32,7 @@ pub struct WriteTerms<'a> {
     pub by: By<'a>,
     /// The audit has one row for the whole batch; else there is only one wish, and the row is about that.
     pub is_batch: bool,
-    /// Groups whose rows are to be returned.
+    /// Groups whose rows are to be returned, as far as `read::groups` reads them.
     pub groups: &'a [IpNet],
     /// `rate_limit.ipv6_prefix`.
     pub ipv6_prefix: u8,

@@ -2,10 +2,12 @@
 
 use std::sync::Barrier;
 
-use super::super::{StartError, StoreError};
-use super::{Setup, find, id, limit, on_both, postgres, tester};
+use super::super::v1::BatchOp;
+use super::super::{Limits, StartError, StoreError};
+use super::{Setup, find, id, limit, on_both, postgres, tester, until};
 use crate::config::DatabaseUrl;
 use balancer_limiter::answer::EntryKind;
+use balancer_limiter::terms::ClientLimit;
 
 /// Runs statements on a database, past the store.
 pub(super) fn by_hand(url: &DatabaseUrl, sql: &str) {
@@ -232,11 +234,12 @@ fn a_user_without_the_right_to_make_tables_may_use_those_that_are_there() {
     limits.create(&id("1.2.3.4"), limit(1), &tester()).unwrap();
 }
 
-/// Inserts `count` rows with one statement. `client_id` and `port` are SQL expressions of the row's number `n`.
-fn fill(setup: &Setup, count: u32, client_id: &str, kind: u8, port: &str) {
+/// Inserts `count` rows of the address 10.0.0.`last` with one statement. `client_id` and `port` are SQL expressions of the
+/// row's number `n`.
+fn fill(setup: &Setup, count: u32, last: u8, client_id: &str, kind: u8, port: &str) {
     let address = match setup.url {
-        DatabaseUrl::Sqlite(_) | DatabaseUrl::Memory => "x'0a000000'",
-        DatabaseUrl::Postgres(_) => "'\\x0a000000'::bytea",
+        DatabaseUrl::Sqlite(_) | DatabaseUrl::Memory => format!("x'0a0000{last:02x}'"),
+        DatabaseUrl::Postgres(_) => format!("'\\x0a0000{last:02x}'::bytea"),
     };
     by_hand(
         &setup.url,
@@ -255,9 +258,9 @@ fn ranges_have_a_bound_and_all_of_them_are_in_force() {
     on_both(|setup| {
         setup.start().unwrap().stop();
         let range = "'10.' || (n / 65536) || '.' || (n / 256 % 256) || '.' || (n % 256) || '/32'";
-        fill(setup, 99_999, range, 3, "NULL");
+        fill(setup, 99_999, 0, range, 3, "NULL");
         let limits = setup.start().unwrap();
-        super::until("all are read", || (limits.ranges().len() == 99_999).then_some(()));
+        until("all are read", || (limits.ranges().len() == 99_999).then_some(()));
         let source = |client: &str| find(&limits, client, None, 1).source;
         assert_eq!((source("10.1.134.158"), source("10.1.134.159")), (EntryKind::Range, EntryKind::Default));
         limits.create(&id("10.1.134.159/32"), limit(1), &tester()).unwrap();
@@ -277,7 +280,7 @@ fn ranges_have_a_bound_and_all_of_them_are_in_force() {
 fn one_address_has_a_bound_of_entries_and_all_of_them_are_in_force() {
     on_both(|setup| {
         setup.start().unwrap().stop();
-        fill(setup, 4_095, "'10.0.0.0:' || (n + 1)", 2, "n + 1");
+        fill(setup, 4_095, 0, "'10.0.0.0:' || (n + 1)", 2, "n + 1");
         let limits = setup.start().unwrap();
         limits.create(&id("10.0.0.0"), limit(1), &tester()).unwrap();
         let Err(StoreError::Full(text)) = limits.create(&id("10.0.0.0:5000"), limit(1), &tester()) else {
@@ -287,5 +290,29 @@ fn one_address_has_a_bound_of_entries_and_all_of_them_are_in_force() {
         limits.create(&id("10.0.0.1:5000"), limit(1), &tester()).unwrap();
         let entry = |port| find(&limits, "10.0.0.0", Some(port), 1).entry.unwrap();
         assert_eq!((&*entry(1), &*entry(4_095), &*entry(4_096)), ("10.0.0.0:1", "10.0.0.0:4095", "10.0.0.0"));
+    });
+}
+
+#[test]
+fn crowded_addresses_that_change_together_keep_all_of_their_entries() {
+    on_both(|setup| {
+        setup.start().unwrap().stop();
+        let clients = [1, 2, 3, 4, 5].map(|last: u8| (last, format!("10.0.0.{last}")));
+        for (last, client) in &clients {
+            fill(setup, 4_095, *last, &format!("'{client}:' || (n + 1)"), 2, "n + 1");
+        }
+        let (here, there) = (setup.start().unwrap(), setup.another().start().unwrap());
+        let lacking = |limits: &Limits, ports: std::ops::RangeInclusive<u16>| {
+            let pairs = clients.iter().flat_map(|(_, client)| ports.clone().map(move |port| (client, port)));
+            pairs.filter(|(client, port)| find(limits, client, Some(*port), 1).entry.is_none()).count()
+        };
+        assert_eq!((lacking(&here, 1..=4_096), lacking(&there, 1..=4_096)), (5, 5));
+        let batch = clients.iter().map(|(_, client)| {
+            BatchOp::Create(id(&format!("{client}:4096")), ClientLimit::of_numbers(limit(1)))
+        });
+        here.batch(batch.collect(), &tester()).unwrap();
+        assert_eq!(lacking(&here, 1..=4_096), 0, "here at once");
+        until("the new entries are in force there", || (lacking(&there, 4_096..=4_096) == 0).then_some(()));
+        assert_eq!(lacking(&there, 1..=4_096), 0, "there, too");
     });
 }
