@@ -3,7 +3,7 @@
 //! folder makes a name that lasts until it ends, and keeps no files.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -139,6 +139,8 @@ fn named(folder: &Path) -> io::Result<(u64, File)> {
         return Ok((instance, file));
     }
     let instance = fastrand::u64(..);
+    file.set_len(0)?;
+    file.rewind()?;
     file.write_all(format!("{instance:016x}\n").as_bytes())?;
     Ok((instance, file))
 }
@@ -169,6 +171,16 @@ mod tests {
         assert_eq!(again.levels.read(at(10)), Some((b"levels".to_vec(), Duration::ZERO)));
         fs::write(data.join("levels.snapshot"), b"something else").unwrap();
         assert_eq!(again.levels.read(at(10)), None);
+    }
+
+    #[test]
+    fn a_name_that_can_not_be_read_is_replaced() {
+        let data = tempfile::tempdir().unwrap();
+        let file = data.path().join("instance");
+        fs::write(&file, "somebody's note, longer than a name\n").unwrap();
+        let name = Folder::open(data.path()).instance().to_owned();
+        assert_eq!(fs::read_to_string(&file).unwrap(), format!("{name}\n"));
+        assert_eq!(Folder::open(data.path()).instance(), name);
     }
 
     #[test]
