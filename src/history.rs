@@ -211,9 +211,14 @@ impl Kept {
             rate(reading.unavailable, self.last.unavailable),
             reading.in_flight as f32,
         ]);
+        let no_pool = PoolReading::default();
+        let before = |name: &String| self.last.pools.get(name).unwrap_or(&no_pool);
         row.extend(QueueRefusal::ALL.iter().enumerate().map(|(place, _)| {
-            let of = |reading: &CounterReading| reading.pools.values().map(|pool| pool.refused[place]).sum();
-            rate(of(&reading), of(&self.last))
+            let of = |(name, pool): (&String, &PoolReading)| {
+                grown(pool.refused[place], before(name).refused[place])
+            };
+            // Each pool by itself, since a sum over the pools goes back when one of them is removed.
+            rate(reading.pools.iter().map(of).sum(), 0)
         }));
         self.all.push(step, &row);
         let mut of_pools: HashMap<&str, AnswerCounts> = HashMap::new();
@@ -228,11 +233,10 @@ impl Kept {
                 ring.push(step, &columns(&own.within(seconds)));
             }
         }
-        let no_pool = PoolReading::default();
         for (name, pool) in reading.pools.iter().take(MAX_POOLS) {
             let own = of_pools.remove(name.as_str()).unwrap_or_default();
             let mut row = columns(&own.within(seconds));
-            let before = self.last.pools.get(name).unwrap_or(&no_pool);
+            let before = before(name);
             row.extend([pool.waiting as f32, rate(pool.retries, before.retries)]);
             row.extend(pool.refused.iter().zip(before.refused).map(|(now, before)| rate(*now, before)));
             let new = || Ring::new(SHARED.len() + OF_POOLS.len());

@@ -113,6 +113,20 @@ fn a_backend_that_is_gone_leaves_nothing_and_there_are_not_too_many() {
 }
 
 #[test]
+fn a_pool_that_is_gone_takes_no_refusals_of_another_into_its_step() {
+    let metrics = Metrics::new();
+    let history = History::new(Arc::clone(&metrics), 0);
+    for (name, count) in [("gone", 30), ("stays", 20)] {
+        (0..count).for_each(|_| metrics.pool(name).queue_refused(QueueRefusal::Full));
+    }
+    tick(&history, 1, 10);
+    metrics.keep_pools(&["stays"]);
+    metrics.pool("stays").queue_refused(QueueRefusal::Full);
+    tick(&history, 11, 20);
+    assert_eq!(values(&history, &HistoryScope::All, "queue_full"), [Some(5.0), Some(0.1)]);
+}
+
+#[test]
 fn a_process_that_slept_has_a_hole() {
     let metrics = Metrics::new();
     let history = History::new(Arc::clone(&metrics), 0);
