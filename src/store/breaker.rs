@@ -111,13 +111,24 @@ impl Breaker {
         *self.cause.lock() = cause.clone();
         let news = self.state.swap(DOWN, Ordering::AcqRel) != DOWN;
         if news {
-            log::warn!(
-                "store: the database is down: {cause}; clients in the cache keep their limits, \
-                 others get their range's or the default"
-            );
+            say_down(&cause);
         }
         news
     }
+
+    /// The process that starts waits no longer for the first probe. Does nothing if that has ended meanwhile.
+    pub fn open_at_start(&self) {
+        if self.state.compare_exchange(STARTING, DOWN, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            say_down(&self.cause());
+        }
+    }
+}
+
+fn say_down(cause: &str) {
+    log::warn!(
+        "store: the database is down: {cause}; clients in the cache keep their limits, \
+         others get their range's or the default"
+    );
 }
 
 #[cfg(test)]
@@ -146,6 +157,20 @@ mod tests {
         assert_eq!(breaker.cause(), "gone");
         breaker.close();
         assert!(breaker.trusted());
+    }
+
+    #[test]
+    fn a_start_that_waits_no_longer_does_not_undo_what_a_probe_found() {
+        let breaker = Breaker::new(crossbeam_channel::bounded(1).0);
+        breaker.close();
+        breaker.open_at_start();
+        assert!(breaker.trusted(), "the database answered at the last moment");
+        let breaker = Breaker::new(crossbeam_channel::bounded(1).0);
+        breaker.open_at_start();
+        assert!(!breaker.up() && !breaker.open("gone".into()), "that it is down was said");
+        assert_eq!(breaker.cause(), "gone");
+        breaker.open_at_start();
+        assert_eq!(breaker.cause(), "gone");
     }
 
     #[test]

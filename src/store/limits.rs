@@ -149,7 +149,7 @@ impl Limits {
             // If something is wrong, it was logged.
             Ok(_) => Ok(limits),
             Err(_) => {
-                limits.core.breaker.open("no answer yet".into());
+                limits.core.breaker.open_at_start();
                 Ok(limits)
             }
         }
