@@ -351,15 +351,18 @@ impl Limits {
         if !breaker.up() {
             return Err(StoreError::down(format!("not asked: {}", breaker.cause())));
         }
+        let given_up = |cause, begun| {
+            let begun = begun && lane == StoreLane::Write;
+            let outcome = if begun { CallOutcome::Unknown } else { CallOutcome::NotDone };
+            StoreError::Unavailable { cause, outcome }
+        };
         self.threads.call(lane, self.timeout, work).map_err(|error| match error {
             CallError::Store(error) => error,
             CallError::Refused(cause) => StoreError::down(cause),
+            CallError::Panicked => given_up("the call ended in a panic, a fault of Balancer".into(), true),
             CallError::TimedOut { begun } => {
                 breaker.suspect("a call took longer than database.timeout");
-                let cause = format!("no answer within database.timeout ({:?})", self.timeout);
-                let begun = begun && lane == StoreLane::Write;
-                let outcome = if begun { CallOutcome::Unknown } else { CallOutcome::NotDone };
-                StoreError::Unavailable { cause, outcome }
+                given_up(format!("no answer within database.timeout ({:?})", self.timeout), begun)
             }
         })
     }

@@ -38,7 +38,9 @@ pub enum CallError {
     Store(StoreError),
     /// Every slot of the lane is taken, or the threads are ending.
     Refused(&'static str),
-    /// It took too long, or the job panicked.
+    /// The work ended in a panic.
+    Panicked,
+    /// It took too long.
     TimedOut {
         /// A store thread had begun with it.
         begun: bool,
@@ -127,9 +129,11 @@ impl Threads {
         }
         match result.recv_timeout(wait) {
             Ok(result) => result.map_err(CallError::Store),
-            Err(RecvTimeoutError::Disconnected) => {
-                Err(CallError::TimedOut { begun: stage.load(Ordering::Acquire) == BEGUN })
+            Err(RecvTimeoutError::Disconnected) if stage.load(Ordering::Acquire) == BEGUN => {
+                Err(CallError::Panicked)
             }
+            // The threads ended just before the job came to its lane.
+            Err(RecvTimeoutError::Disconnected) => Err(CallError::Refused("the store is closing")),
             Err(RecvTimeoutError::Timeout) => {
                 let left = stage.compare_exchange(WAITING, ABANDONED, Ordering::AcqRel, Ordering::Acquire);
                 match result.try_recv() {
@@ -236,7 +240,7 @@ mod tests {
         let result = threads.call(StoreLane::Read, Duration::from_secs(10), || -> Result<(), StoreError> {
             panic!("a test's")
         });
-        assert!(matches!(result, Err(CallError::TimedOut { begun: true })));
+        assert!(matches!(result, Err(CallError::Panicked)), "{result:?}");
         assert_eq!(threads.call(StoreLane::Read, Duration::from_secs(10), || Ok(7)).unwrap(), 7);
     }
 }

@@ -6,9 +6,10 @@ use std::thread;
 use std::time::Duration;
 
 use super::super::cache::Known;
-use super::super::{Limits, StoreState};
-use super::{PATIENCE, Setup};
+use super::super::{CallOutcome, Limits, StoreError, StoreState};
+use super::{PATIENCE, Setup, find_key};
 use crate::config::DatabaseUrl;
+use crate::metrics::StoreOp;
 use balancer_limiter::answer::EntryKind;
 
 /// Holds the store's only thread while `during` runs.
@@ -66,4 +67,20 @@ fn a_wait_in_vain_counts_and_look_ups_park_again_when_the_database_answers() {
     });
     super::until("it answers again", || limits.find_key("tenant=c", 1, None).err());
     assert_eq!(limits.state(), StoreState::Up);
+}
+
+#[test]
+fn a_call_that_panics_is_told_as_that_and_casts_no_doubt_on_the_database() {
+    let limits = one_thread().start().unwrap();
+    let told = |result: Result<(), StoreError>| match result {
+        Err(StoreError::Unavailable { cause, outcome }) => (cause.contains("panic"), outcome),
+        other => panic!("{other:?}"),
+    };
+    let read = limits.read(StoreOp::Get, |_, _| panic!("a test's"));
+    assert_eq!(told(read), (true, CallOutcome::Question));
+    let change = limits.change(|_| panic!("a test's"));
+    assert_eq!(told(change), (true, CallOutcome::Unknown));
+    // While the database is in doubt, no look-up asks it.
+    let known = find_key(&limits, "tenant=a");
+    assert!(matches!(known, Known::Absent), "{known:?}");
 }
