@@ -124,7 +124,7 @@ impl Limits {
             ttl: cache.ttl,
             tried: 0,
         };
-        let (tell, first) = bounded(1);
+        let (tell, first) = bounded(0);
         let watching =
             Builder::new().name("store-watch".into()).spawn(move || watch.run(&tell)).map_err(no_thread)?;
         let listener = core.store.listener();

@@ -37,7 +37,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Runs until `end` is closed. Sends the result of the first probe to `first`.
+    /// Runs until `end` is closed. Sends the result of the first probe to `first`, a channel without room, so that what is
+    /// sent was also received.
     pub fn run(mut self, first: &Sender<Result<(), StoreError>>) {
         let mut first = Some(first);
         let mut migrated = false;
@@ -48,10 +49,12 @@ impl Watch {
             let result = self.look(&mut migrated);
             // A probe may fail because all connections are taken by other calls, which the database answers.
             let unlucky = migrated && self.core.breaker.answers() != answers;
+            // The process that is starting ends with such an error, and says it, unless it waits no longer.
+            let told = matches!(result, Err(StoreError::Schema(_)))
+                && first.take().is_some_and(|first| first.send(result.clone()).is_ok());
             said = match &result {
                 Ok(()) => false,
-                // Not logged here: the process that is starting ends with this error.
-                Err(StoreError::Schema(_)) if first.is_some() => true,
+                Err(_) if told => true,
                 Err(StoreError::Unavailable { .. } | StoreError::Refused { .. }) if unlucky => said,
                 Err(fault) => {
                     let news = self.core.breaker.open(fault.to_string());
@@ -121,5 +124,67 @@ impl Watch {
             drop(self.threads.submit(StoreLane::Write, Box::new(move || core.settle())));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use crossbeam_channel::bounded;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::metrics::Metrics;
+    use crate::store::breaker::Breaker;
+    use crate::store::cache::Cache;
+    use crate::store::core::CoreParts;
+    use crate::store::ops::Keep;
+    use crate::store::session::{Access, Store};
+    use crate::store::sqlite::Sqlite;
+    use balancer_limiter::limiter::Limiter;
+
+    const WITHIN: Duration = Duration::from_secs(10);
+
+    /// A core on a database that is not ours, and a watch of it that ends after one round.
+    fn one_round() -> (Arc<Core>, Watch) {
+        let store = Sqlite::in_memory(WITHIN);
+        let strange = &mut |session: &mut dyn crate::store::session::Session| {
+            session.batch("CREATE TABLE limits (speed integer)")
+        };
+        store.with(WITHIN, Access::Migrate, strange).unwrap();
+        let (clock, (wake, woken)) = (Clock::manual(), bounded(1));
+        let core = Core::new(CoreParts {
+            store: Box::new(store),
+            breaker: Breaker::new(wake),
+            cache: Cache::new(10, WITHIN, 64, clock.clone()),
+            limiter: Arc::new(Limiter::new(10)),
+            default: None,
+            ipv6_prefix: 64,
+            metrics: Arc::new(Metrics::default()),
+            clock,
+            within: WITHIN,
+            keep: Keep { age: WITHIN, rows: 10 },
+        });
+        let threads = Arc::new(Threads::start(1).unwrap());
+        let (news, end) = (never(), bounded(0).1);
+        let watch = Watch { core: Arc::clone(&core), threads, wake: woken, news, end, ttl: WITHIN, tried: 0 };
+        (core, watch)
+    }
+
+    #[test]
+    fn a_wrong_schema_is_told_to_the_start_and_said_where_that_no_longer_waits() {
+        let is_wrong = |text: &str| text.contains("migration 1 can't be applied");
+        let (core, watch) = one_round();
+        let (tell, first) = bounded(0);
+        let watching = thread::spawn(move || watch.run(&tell));
+        let Err(StoreError::Schema(text)) = first.recv_timeout(WITHIN).unwrap() else { panic!("it fits") };
+        watching.join().unwrap();
+        assert!(is_wrong(&text) && !is_wrong(&core.breaker.cause()), "{text}");
+
+        let (core, watch) = one_round();
+        let (tell, _) = bounded(0);
+        watch.run(&tell);
+        assert!(is_wrong(&core.breaker.cause()), "{}", core.breaker.cause());
     }
 }
