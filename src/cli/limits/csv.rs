@@ -83,7 +83,7 @@ pub fn cells(line: &str, separator: char) -> Result<Vec<String>, &'static str> {
     let mut cells = Vec::new();
     let mut rest = line;
     loop {
-        let start = rest.trim_start_matches([' ', '\u{feff}']);
+        let start = rest.trim_start_matches(' ');
         let (cell, behind) = match start.strip_prefix('"') {
             Some(quoted) => unquote(quoted)?,
             None => {
@@ -136,7 +136,7 @@ mod tests {
             ("", Ok(vec![""])),
             (",", Ok(vec!["", ""])),
             (" a , \"b, c\" ,\"d\"\"e\"", Ok(vec!["a", "b, c", "d\"e"])),
-            ("\u{feff}a,b", Ok(vec!["a", "b"])),
+            ("\u{feff}a,b", Ok(vec!["\u{feff}a", "b"])),
             ("\"\",x", Ok(vec!["", "x"])),
             ("\" a \"", Ok(vec![" a "])),
             ("a\"b,c", Err("has a quote inside a cell that does not begin with one")),
@@ -180,10 +180,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(cell in "[^\\p{Cc}]{0,20}", more in "[ ,;\"a]{0,8}") {
+        fn what_is_written_is_read_back(cell in "\u{feff}?[^\\p{Cc}]{0,20}", more in "[ ,;\"a]{0,8}") {
             let line = [&cell, &more].map(|cell| quoted(cell)).join(",");
-            // A byte order mark before a cell is taken for a spreadsheet's, and left out.
-            prop_assume!(!cell.starts_with('\u{feff}') && !more.starts_with('\u{feff}'));
             prop_assert_eq!(cells(&line, ',').unwrap(), [cell, more]);
         }
 

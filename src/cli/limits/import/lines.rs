@@ -5,6 +5,9 @@ use std::io::{BufRead, Read};
 /// Longest line in bytes. A limit with four buckets and an id of 256 bytes has about 1 KiB.
 const MAX_LINE_BYTES: usize = 64 << 10;
 
+/// What spreadsheets write at the beginning of a file, U+FEFF in UTF-8. It is not a part of the first line.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// The lines of a source that are not blank.
 pub struct ImportLines<R> {
     source: R,
@@ -50,6 +53,9 @@ impl<R: BufRead> ImportLines<R> {
                 let text = Err(format!("is longer than {MAX_LINE_BYTES} bytes"));
                 return Ok(Some(Line { number: self.number, text, end: self.read }));
             }
+            if self.number == 1 && self.buffer.starts_with(BYTE_ORDER_MARK) {
+                self.buffer.drain(..BYTE_ORDER_MARK.len());
+            }
             if self.buffer.trim_ascii().is_empty() {
                 continue;
             }
@@ -64,6 +70,21 @@ impl<R: BufRead> ImportLines<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_byte_order_mark_is_left_out_at_the_beginning_of_the_source_and_nowhere_else() {
+        for (source, expected) in [
+            ("\u{feff}a\n\u{feff}b", &["a", "\u{feff}b"][..]),
+            ("\u{feff}\n\u{feff}a\n", &["\u{feff}a"]),
+            ("\u{feff}\u{feff}a", &["\u{feff}a"]),
+        ] {
+            let (mut lines, mut found) = (ImportLines::new(source.as_bytes()), Vec::new());
+            while let Some(line) = lines.next().unwrap() {
+                found.push(line.text.unwrap().to_owned());
+            }
+            assert_eq!(found, expected, "{source:?}");
+        }
+    }
 
     #[test]
     fn lines_have_numbers_and_bounds() {

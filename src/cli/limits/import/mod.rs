@@ -159,11 +159,7 @@ fn feed(
 
 /// The format of a source, by its first line: a JSON object begins with a brace, which no name of a column does.
 fn guessed(first: &str) -> Format {
-    if first.trim_start_matches('\u{feff}').trim_start().starts_with('{') {
-        Format::Jsonl
-    } else {
-        Format::Csv
-    }
+    if first.trim_start().starts_with('{') { Format::Jsonl } else { Format::Csv }
 }
 
 fn report(
