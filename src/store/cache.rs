@@ -287,7 +287,7 @@ impl Cache {
         }
     }
 
-    /// A number that changes whenever entries are added, replaced or removed by a load or a write.
+    /// A number that changes whenever a load or a write adds, changes or removes entries.
     pub fn changes(&self) -> u64 {
         self.changes.load(Ordering::Relaxed)
     }
@@ -366,7 +366,7 @@ impl Cache {
     /// held.
     fn keep(&self, shard: &mut Shard, key: Key, entries: Entries) {
         let before = shard.groups.peek(&key).and_then(|group| group.entries.as_ref());
-        if entries.is_some() || before.is_some() {
+        if entries.as_ref() != before {
             self.changes.fetch_add(1, Ordering::Relaxed);
         }
         let now = self.clock.now();

@@ -219,6 +219,27 @@ fn a_load_that_began_before_a_write_never_overwrites_it() {
     assert_eq!(desk.waiting(), 0);
 }
 
+#[test]
+fn only_a_load_or_a_write_that_brings_something_else_counts_as_a_change() {
+    let (cache, clock) = cache(100);
+    let place = || network("1.2.3.4/32");
+    let desk = Desk::new();
+    let load = |entries| {
+        clock.advance(TTL);
+        ask(&cache, &clock, "1.2.3.4", 7, &desk);
+        desk.take().finish(entries);
+        cache.changes()
+    };
+    let entries = |port| vec![entry("1.2.3.4", 4), entry("1.2.3.4:7", port)];
+    assert_eq!(load(Vec::new()), 0);
+    assert_eq!((load(entries(7)), load(entries(7))), (1, 1));
+    cache.put(place(), entries(7));
+    assert_eq!((cache.changes(), load(entries(8))), (1, 2));
+    cache.put(place(), entries(9));
+    assert_eq!((cache.changes(), load(vec![entry("1.2.3.4", 4)])), (3, 4));
+    assert_eq!((load(Vec::new()), load(Vec::new())), (5, 5));
+}
+
 /// One thread writes while others load. Once a write is known to the cache, no look-up finds what was before it.
 #[test]
 fn under_threads_nothing_older_than_a_told_write_is_seen() {

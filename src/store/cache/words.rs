@@ -29,7 +29,7 @@ pub struct Found {
 pub(super) const NOWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
 
 /// One stored limit: of an address, of an `ip:port`, or of an opaque id.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     address: IpAddr,
     port: Option<u16>,
@@ -37,7 +37,7 @@ pub struct Entry {
 }
 
 /// The entry that names a client.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Hit {
     /// The client whose buckets are used.
     pub client: ClientKey,
