@@ -21,6 +21,13 @@ pub struct Rate {
 impl Limit {
     /// Largest capacity: 10^9 tokens.
     pub const MAX_CAPACITY: u32 = 1_000_000_000;
+
+    /// Whether capacity and rate are within their bounds, for numbers that another process wrote.
+    pub fn is_within_bounds(self) -> bool {
+        self.capacity <= Self::MAX_CAPACITY
+            && self.rate.micro <= Rate::MAX_MICRO
+            && (1..=MAX_PER_SECS).contains(&self.rate.per_secs)
+    }
 }
 
 impl Rate {

@@ -5,7 +5,7 @@
 //! twice or in another order: the next one puts everything right.
 
 use crate::identity::ClientKey;
-use crate::limit::{Limit, MAX_PER_SECS, Rate};
+use crate::limit::{Limit, Rate};
 use crate::reset::Reset;
 use crate::terms::BucketId;
 
@@ -102,16 +102,13 @@ impl SpentReport {
         };
         let episode = u32::try_from(read_varint(bytes)?).ok()?;
         let (spent, fresh, rate_micro) = (read_varint(bytes)?, read_varint(bytes)?, read_varint(bytes)?);
-        let fits = capacity <= Limit::MAX_CAPACITY
-            && micro <= Rate::MAX_MICRO
-            && (1..=MAX_PER_SECS).contains(&per_secs)
-            && fresh <= spent;
-        fits.then_some(Self {
+        let limit = Limit { capacity, rate: Rate { micro, per_secs } };
+        (limit.is_within_bounds() && fresh <= spent).then_some(Self {
             client,
             bucket: BucketId(u64::from_be_bytes(*bucket)),
             of_rule: flags & RULE != 0,
             has_own_row: flags & OWN_ROW != 0,
-            limit: Limit { capacity, rate: Rate { micro, per_secs } },
+            limit,
             reset,
             episode,
             spent,

@@ -80,15 +80,11 @@ fn record(bytes: &[u8]) -> Option<(ClientKey, Saved)> {
         3 => Some(Reset::Month),
         _ => return None,
     };
+    let limit = Limit { capacity, rate };
     let most = i64::from(Limit::MAX_CAPACITY) * 1_000_000;
-    let fits = capacity <= Limit::MAX_CAPACITY
-        && rate.micro <= Rate::MAX_MICRO
-        && (-most..=most).contains(&level_micro);
+    let fits = limit.is_within_bounds() && (-most..=most).contains(&level_micro);
     let reset = reset.map(|reset| (reset, turn));
-    fits.then_some((
-        client,
-        Saved { id, of_rule: flags & OF_RULE != 0, limit: Limit { capacity, rate }, level_micro, reset },
-    ))
+    fits.then_some((client, Saved { id, of_rule: flags & OF_RULE != 0, limit, level_micro, reset }))
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
@@ -102,12 +98,35 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use balancer_limiter::limit::MAX_PER_SECS;
+
+    #[test]
+    fn numbers_that_no_bucket_has_are_left_out() {
+        let client = ClientKey::address([1, 2, 3, 4].into());
+        let read_back = |capacity, micro, per_secs| {
+            let limit = Limit { capacity, rate: Rate { micro, per_secs } };
+            let saved = Saved { id: BucketId(7), of_rule: false, limit, level_micro: 0, reset: None };
+            let mut piece = piece();
+            push(&mut piece, client, &saved);
+            (read(&piece).count(), unreadable(&piece))
+        };
+        for (capacity, micro, per_secs, expected) in [
+            (Limit::MAX_CAPACITY, Rate::MAX_MICRO, MAX_PER_SECS, (1, 0)),
+            (0, 0, 1, (1, 0)),
+            (Limit::MAX_CAPACITY + 1, 0, 1, (0, 1)),
+            (0, Rate::MAX_MICRO + 1, 1, (0, 1)),
+            (0, 0, 0, (0, 1)),
+            (0, 0, MAX_PER_SECS + 1, (0, 1)),
+        ] {
+            assert_eq!(read_back(capacity, micro, per_secs), expected, "{capacity} {micro} {per_secs}");
+        }
+    }
 
     proptest! {
         #[test]
         fn what_was_packed_is_read_again(
             address in any::<u32>(), id in any::<u64>(), of_rule in any::<bool>(), capacity in 0..=Limit::MAX_CAPACITY,
-            micro in 0..=Rate::MAX_MICRO, per_secs in 1..=31_622_400_u32, level in -1_000_000_i64..1_000_000_000,
+            micro in 0..=Rate::MAX_MICRO, per_secs in 1..=MAX_PER_SECS, level in -1_000_000_i64..1_000_000_000,
             reset in prop::option::of((prop_oneof![Just(Reset::Hour), Just(Reset::Day), Just(Reset::Month)], any::<u32>())),
         ) {
             let client = ClientKey::address(std::net::Ipv4Addr::from(address).into());

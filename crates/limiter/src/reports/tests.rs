@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::identity::Crowds;
+use crate::limit::MAX_PER_SECS;
 
 fn any_client() -> impl Strategy<Value = ClientKey> {
     prop_oneof![
