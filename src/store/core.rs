@@ -337,7 +337,7 @@ impl Core {
         match Ranges::new(list.into_values()) {
             Ok(next) => self.put_ranges(next),
             // Every instance keeps to the bound when it writes, so only rows that were written by hand can lead here.
-            Err(error) => log::error!("store: {error}; a range is not in force"),
+            Err(error) => log::error!("store: {error}; the last change of ranges is not in force"),
         }
     }
 
