@@ -114,12 +114,12 @@ impl Metrics {
 
     /// The limiter decided.
     pub fn decision(&self, policy: Policy, decision: Decision) {
-        self.hot.mine().decisions[policy.index()].count(decision);
+        self.hot.mine().decisions[policy.place()].count(decision);
     }
 
     /// The store was asked; `ok`: it answered without an error.
     pub fn store(&self, op: StoreOp, duration: Duration, ok: bool) {
-        self.store_durations[op.index()].observe(duration);
+        self.store_durations[op.place()].observe(duration);
         if !ok {
             self.store_errors.count(op);
         }
@@ -178,7 +178,7 @@ impl Metrics {
         self.visit_pools(show);
         for policy in Policy::ALL {
             for decision in Decision::ALL {
-                let total = self.hot.sum(|hot| hot.decisions[policy.index()].get(decision));
+                let total = self.hot.sum(|hot| hot.decisions[policy.place()].get(decision));
                 let labels = [("policy", policy.name()), ("decision", decision.name())];
                 show(Family::RatelimitRequests, &labels, SeriesValue::Counter(total));
             }
@@ -188,7 +188,7 @@ impl Metrics {
             show(Family::RatelimitKeys, &[("result", result.name())], count);
         }
         for op in StoreOp::ALL {
-            let sum = HistogramSum::of(std::iter::once(&self.store_durations[op.index()]));
+            let sum = HistogramSum::of(std::iter::once(&self.store_durations[op.place()]));
             show(Family::StoreOperationDurationSeconds, &[("op", op.name())], SeriesValue::Histogram(sum));
         }
         for op in StoreOp::ALL {
@@ -205,7 +205,7 @@ impl Metrics {
     pub fn totals(&self) -> Totals {
         let codes = self.hot.iter().flat_map(|hot| &hot.requests);
         let decisions = |decision| {
-            let of = |policy: Policy| self.hot.sum(|hot| hot.decisions[policy.index()].get(decision));
+            let of = |policy: Policy| self.hot.sum(|hot| hot.decisions[policy.place()].get(decision));
             Policy::ALL.into_iter().map(of).sum()
         };
         Totals {

@@ -48,17 +48,13 @@ macro_rules! labels {
                     $(Self::$value => $text,)+
                 }
             }
-
-            pub(super) const fn index(self) -> usize {
-                self as usize
-            }
         }
 
         impl Label for $name {
             const VALUES: &'static [Self] = &Self::ALL;
 
             fn place(self) -> usize {
-                self.index()
+                self as usize
             }
         }
     };

@@ -174,54 +174,14 @@ const LAXER: &[Laxer] = &[
         "RFC 9110 §5.6.3: a tab is whitespace around a value, too; it does not go on to the backend",
         |case| has(case, b"\t"),
     ),
-    (
-        "httptools",
-        "Invalid `Transfer-Encoding` header value",
-        "§7.1.2: it stands in the trailer section, where it frames nothing and is dropped by us",
-        in_trailer,
-    ),
-    (
-        "httptools",
-        "Content-Length can't be present with Transfer-Encoding",
-        "§7.1.2: it stands in the trailer section, where it frames nothing and is dropped by us",
-        in_trailer,
-    ),
-    (
-        "httptools",
-        "Transfer-Encoding can't be present with Content-Length",
-        "§7.1.2: it stands in the trailer section, where it frames nothing and is dropped by us",
-        in_trailer,
-    ),
-    (
-        "h11",
-        "Only Transfer-Encoding: chunked is supported",
-        "§7.1.2: it stands in the trailer section, where it frames nothing and is dropped by us",
-        in_trailer,
-    ),
-    (
-        "h11",
-        "multiple Transfer-Encoding headers",
-        "§7.1.2: it stands in the trailer section, where it frames nothing and is dropped by us",
-        in_trailer,
-    ),
-    (
-        "h11",
-        "conflicting Content-Length headers",
-        "§7.1.2: it stands in the trailer section, where it frames nothing and is dropped by us",
-        in_trailer,
-    ),
-    (
-        "h11",
-        "bad Content-Length",
-        "§7.1.2: it stands in the trailer section, where it frames nothing and is dropped by us",
-        in_trailer,
-    ),
-    (
-        "httptools",
-        "Empty Transfer-Encoding",
-        "§7.1.2: it stands in the trailer section, where it frames nothing and is dropped by us",
-        in_trailer,
-    ),
+    ("httptools", "Invalid `Transfer-Encoding` header value", IN_TRAILER, in_trailer),
+    ("httptools", "Content-Length can't be present with Transfer-Encoding", IN_TRAILER, in_trailer),
+    ("httptools", "Transfer-Encoding can't be present with Content-Length", IN_TRAILER, in_trailer),
+    ("h11", "Only Transfer-Encoding: chunked is supported", IN_TRAILER, in_trailer),
+    ("h11", "multiple Transfer-Encoding headers", IN_TRAILER, in_trailer),
+    ("h11", "conflicting Content-Length headers", IN_TRAILER, in_trailer),
+    ("h11", "bad Content-Length", IN_TRAILER, in_trailer),
+    ("httptools", "Empty Transfer-Encoding", IN_TRAILER, in_trailer),
     (
         "httptools",
         "Data after `Connection: close`",
@@ -268,6 +228,8 @@ const LAXER: &[Laxer] = &[
     ),
 ];
 
+const IN_TRAILER: &str =
+    "§7.1.2: it stands in the trailer section, where it frames nothing and is dropped by us";
 const UNKNOWN_METHOD: &str =
     "RFC 9110 §9.1, §16.1: methods are extensible, and a proxy passes them on; llhttp has a list";
 const EXTENSION: &str = "§7.1.1: a recipient ignores extensions it does not know; ours keep the grammar in requests, which llhttp reads without \
