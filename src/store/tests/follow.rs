@@ -198,3 +198,15 @@ fn a_change_that_was_made_while_an_instance_could_not_listen_is_caught_up_with()
     here.create(&id("1.2.3.4"), limit(1), &tester()).unwrap();
     comes_to(&there, "1.2.3.4", EntryKind::Client);
 }
+
+#[test]
+fn a_round_that_finds_nothing_new_goes_on_from_where_it_was() {
+    on_both(|setup| {
+        let limits = setup.start().unwrap();
+        limits.create(&id("1.2.3.4"), limit(1), &tester()).unwrap();
+        let followed = || limits.core.book.lock().followed;
+        let last = until("its own change is followed", || followed().filter(|last| *last > 0));
+        limits.core.follow().unwrap();
+        assert_eq!(followed(), Some(last));
+    });
+}
