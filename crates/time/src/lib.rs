@@ -25,3 +25,16 @@ pub fn nanos(duration: Duration) -> Nanos {
 pub fn seconds(wall: SystemTime) -> u64 {
     wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_dates_in_whole_numbers() {
+        assert_eq!(nanos(Duration::new(2, 3)), 2_000_000_003);
+        assert_eq!(nanos(Duration::MAX), Nanos::MAX);
+        assert_eq!(seconds(UNIX_EPOCH + Duration::from_millis(5_900)), 5);
+        assert_eq!(seconds(UNIX_EPOCH - Duration::from_secs(9)), 0);
+    }
+}
