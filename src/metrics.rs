@@ -26,7 +26,7 @@ use arc_swap::ArcSwap;
 pub use family::{Family, FamilyKind};
 pub use labels::{
     Attempt, ConnectionState, Decision, Handshake, Http2Flood, KeyResult, Label, Policy, QueueRefusal,
-    Rejection, Reload, Retry, StoreOp, method_label,
+    Rejection, Reload, Retry, SpanDrop, StoreOp, method_label,
 };
 pub use pool::PoolMetrics;
 pub use shards::{BUCKETS_NS, HistogramSum};
@@ -46,6 +46,8 @@ pub struct Metrics {
     store_durations: [Histogram; StoreOp::ALL.len()],
     store_errors: PerLabel<StoreOp>,
     panics: AtomicU64,
+    spans_sent: AtomicU64,
+    span_drops: PerLabel<SpanDrop>,
     door: Shards<Door>,
 }
 
@@ -130,6 +132,16 @@ impl Metrics {
         self.reloads.count(result);
     }
 
+    /// The collector has taken so many spans.
+    pub fn spans_sent(&self, spans: u64) {
+        self.spans_sent.fetch_add(spans, Relaxed);
+    }
+
+    /// So many will never come to it.
+    pub fn spans_dropped(&self, why: SpanDrop, spans: u64) {
+        self.span_drops.add(why, spans);
+    }
+
     /// How many reloads ended so.
     pub fn reloads(&self, result: Reload) -> u64 {
         self.reloads.get(result)
@@ -194,6 +206,11 @@ impl Metrics {
         for op in StoreOp::ALL {
             let errors = SeriesValue::Counter(self.store_errors.get(op));
             show(Family::StoreErrors, &[("op", op.name())], errors);
+        }
+        show(Family::OtelSpansSent, &[], SeriesValue::Counter(self.spans_sent.load(Relaxed)));
+        for reason in SpanDrop::ALL {
+            let spans = SeriesValue::Counter(self.span_drops.get(reason));
+            show(Family::OtelSpansDropped, &[("reason", reason.name())], spans);
         }
         for result in Reload::ALL {
             let reloads = SeriesValue::Counter(self.reloads.get(result));

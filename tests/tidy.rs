@@ -43,14 +43,16 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("history", &["history", "metrics"]),
     ("log", &["log"]),
     ("metrics", &["metrics"]),
-    ("proxy", &["proxy", "store", "log", "metrics"]),
+    ("otel", &["otel", "log", "metrics", "tls"]),
+    ("proxy", &["proxy", "store", "log", "metrics", "otel"]),
     ("store", &["store", "metrics", "tls"]),
+    ("timed.rs", &[]),
     ("tls", &["tls"]),
     ("upstream", &["upstream", "tls"]),
 ];
 
 /// What every room may use.
-const NEUTRAL: &[&str] = &["error", "clock", "config", "files"];
+const NEUTRAL: &[&str] = &["error", "clock", "config", "files", "timed"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

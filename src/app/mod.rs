@@ -16,6 +16,7 @@ mod signals;
 mod source;
 mod ticker;
 mod tls;
+mod tracing;
 
 use std::fmt;
 use std::io;
@@ -44,6 +45,7 @@ use shared::SharedServices;
 use signals::{Signal, Signals};
 use ticker::Ticker;
 use tls::Tls;
+use tracing::SPANS_FLUSH;
 
 pub use source::ConfigSource;
 
@@ -163,6 +165,7 @@ impl App {
             api,
             public: Arc::clone(&public),
             keeper: shared.keeper.clone(),
+            tracing: shared.tracing,
             notify: Arc::clone(&notify),
             strays: Vec::new(),
         }
@@ -225,12 +228,20 @@ impl App {
             private.stop_accepting();
             private.drain(LOG_FLUSH);
         }
+        // The last requests have ended; what is left of them is sent while everything else stops.
+        let tracer = self.health.policy.load().tracer.clone();
+        if let Some(tracer) = &tracer {
+            tracer.stop(SPANS_FLUSH);
+        }
         if let Some(carrier) = self.carrier {
             carrier.stop();
         }
         self.levels.stop();
         self.health.limits.stop();
         self.access_log.stop(LOG_FLUSH);
+        if let Some(tracer) = &tracer {
+            tracer.wait(SPANS_FLUSH);
+        }
         match drained {
             Drained { streams: 0, tunnels: 0, requests: 0 } => {
                 log::info!("every request was answered");

@@ -14,6 +14,7 @@ use super::keeper::Keeper;
 use super::notify::Notify;
 use super::pool::{self, RunningPool};
 use super::source::ConfigSource;
+use super::tracing::Tracing;
 use crate::api::{AdminApi, ControlCommand, LeavingBackend, ReloadError, Reloaded};
 use crate::config::{self, Config, Faults, PoolConfig};
 use crate::engine::RunningEngine;
@@ -46,6 +47,7 @@ pub(super) struct Parts {
     /// Where we listen ourselves, with real ports.
     pub own_addresses: Vec<SocketAddr>,
     pub keeper: Keeper,
+    pub tracing: Tracing,
     pub notify: Arc<Notify>,
     /// Stored backends whose pools are not configured, as the log last said.
     pub strays: Vec<String>,
@@ -168,6 +170,11 @@ impl Parts {
             read.given.differing(&before.given).into_iter().partition(|key| config::is_live(key));
         let config = in_force(read, &before);
         self.keeper.tls.apply(&config, &self.keeper.clock);
+        if config.otel != before.otel
+            && let Err(error) = self.tracing.follow(&config)
+        {
+            log::error!("otel: stays as it was: {error}");
+        }
         self.apply_pools(&config, &before);
         if config.rate_limit.default != before.rate_limit.default {
             self.limits.set_default(config.rate_limit.default.clone());
@@ -224,7 +231,8 @@ impl Parts {
         stay.append(&mut kept);
         stay.sort_by_key(|one| config.pools.iter().position(|wanted| *wanted.name == **one.pool.name()));
         if !is_same {
-            self.policy.store(Arc::new(self.keeper.tls.policy(config, pool::in_force(&stay))));
+            let policy = self.keeper.tls.policy(config, pool::in_force(&stay));
+            self.policy.store(Arc::new(policy.tracing(self.tracing.tracer.clone())));
         }
         stay.iter_mut().for_each(|one| one.shrink(&keeping));
         drop(running);
@@ -273,6 +281,7 @@ fn in_force(read: Config, before: &Config) -> Config {
         shutdown_delay: read.shutdown_delay,
         shutdown_timeout: read.shutdown_timeout,
         log: config::LogConfig { level: read.log.level, ..before.log.clone() },
+        otel: read.otel,
         given: read.given.in_force_after(&before.given),
         ..before.clone()
     }

@@ -10,6 +10,7 @@ use super::pool::{self, RunningPool};
 use super::series::Gathered;
 use super::ticker::{Ticked, Ticker};
 use super::tls::Tls;
+use super::tracing::Tracing;
 use super::{StartFailure, failed};
 use crate::api::{AdminApi, ApiParts, Control, Live, ProcessHealth};
 use crate::budget::{SharedBudget, shown_id};
@@ -52,6 +53,7 @@ pub(super) struct SharedServices {
     pub frontend: Arc<OnceLock<Arc<RunningEngine>>>,
     pub ticker: Ticker,
     pub tls: Tls,
+    pub tracing: Tracing,
 }
 
 impl SharedServices {
@@ -91,7 +93,9 @@ impl SharedServices {
         };
         let keeping = keeper.by(config, &stored);
         let pools: Vec<_> = config.pools.iter().map(|pool| RunningPool::begin(pool, &keeping)).collect();
-        let policy = tls.policy(config, pool::in_force(&pools));
+        let budget = budget_at(address);
+        let tracing = Tracing::start(config, shown_id(budget.own()), (&metrics, &log_limit), &clock)?;
+        let policy = tls.policy(config, pool::in_force(&pools)).tracing(tracing.tracer.clone());
         let policy = Arc::new(PolicyInForce::from_pointee(policy));
         let ticked = Ticked {
             limiter: Arc::clone(&limiter),
@@ -115,10 +119,7 @@ impl SharedServices {
             log_limit,
             limiter,
             limits,
-            budget: Arc::new(SharedBudget::new(
-                fastrand::u64(..),
-                address.map(|address| address.to_string()).unwrap_or_default(),
-            )),
+            budget,
             heavy_hitters: Arc::default(),
             health,
             policy,
@@ -127,6 +128,7 @@ impl SharedServices {
             frontend: Arc::default(),
             ticker,
             tls: tls.clone(),
+            tracing,
         })
     }
 
@@ -207,4 +209,10 @@ impl SharedServices {
         let log_limit = Arc::clone(&self.log_limit);
         Arc::new(AdminApi::new(parts, &config.admin, &config.rate_limit.trusted_proxies, log_limit))
     }
+}
+
+/// What an instance that listens there counts of what it shares with the others.
+fn budget_at(address: Option<SocketAddr>) -> Arc<SharedBudget> {
+    let address = address.map(|address| address.to_string()).unwrap_or_default();
+    Arc::new(SharedBudget::new(fastrand::u64(..), address))
 }

@@ -8,11 +8,12 @@ use rustls::{ClientConnection, StreamOwned};
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::timed::{TimedStream, left_until};
 use crate::tls::BackendTlsSettings;
 use crate::tls::upstream::BackendTls;
 use balancer_http::framing::response;
 use balancer_pool::backends::DEFAULT_POOL;
-use balancer_time::nanos;
+use balancer_time::{Nanos, nanos};
 
 /// How long all of it may take. That is less than the usual time-out of a container's check.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -51,10 +52,10 @@ pub fn healthcheck(asked: LivezPort, clock: &Clock) -> Result<(), String> {
         return Err("the configured port is 0, so nobody knows the real one".into());
     }
     let address = reachable(address);
-    let deadline_ns = clock.now().saturating_add(nanos(PATIENCE));
+    let deadline = clock.now().saturating_add(nanos(PATIENCE));
     let scheme = if is_tls { "https" } else { "http" };
     let fault = |text: String| Err(format!("{scheme}://{address}/-/livez: {text}"));
-    match ask(address, is_tls, clock, deadline_ns) {
+    match ask(address, is_tls, clock, deadline) {
         Ok(answer) if response::status(&answer, true) == Ok(Some(200)) => Ok(()),
         Ok(answer) => {
             let answer = String::from_utf8_lossy(&answer);
@@ -74,13 +75,9 @@ pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
 }
 
 /// The beginning of the answer, usually up to the end of the status line or further.
-fn ask(address: SocketAddr, is_tls: bool, clock: &Clock, deadline_ns: u64) -> io::Result<Vec<u8>> {
-    let left = || match deadline_ns.saturating_sub(clock.now()) {
-        0 => Err(io::Error::from(io::ErrorKind::TimedOut)),
-        left_ns => Ok(Duration::from_nanos(left_ns)),
-    };
-    let stream = TcpStream::connect_timeout(&address, left()?)?;
-    let stream = Timed { stream, left };
+fn ask(address: SocketAddr, is_tls: bool, clock: &Clock, deadline: Nanos) -> io::Result<Vec<u8>> {
+    let stream = TcpStream::connect_timeout(&address, left_until(deadline, clock)?)?;
+    let stream = TimedStream { stream, clock: clock.clone(), deadline };
     if is_tls {
         let session = session(address).map_err(io::Error::other)?;
         talk(StreamOwned::new(session, stream), address)
@@ -99,10 +96,6 @@ fn talk(mut stream: impl Read + Write, address: SocketAddr) -> io::Result<Vec<u8
             Ok(0) => break,
             Ok(count) => answer.extend_from_slice(&buffer[..count]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Systems report a passed time-out as one or the other of two errors; ours is always the same.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
             Err(error) => return Err(error),
         }
     }
@@ -115,30 +108,6 @@ fn session(address: SocketAddr) -> Result<ClientConnection, String> {
     let tls = BackendTls::default();
     tls.apply(DEFAULT_POOL, &any, true);
     tls.session(DEFAULT_POOL, &address.ip().to_string())
-}
-
-/// A connection whose reads and writes may take only the time that is left.
-struct Timed<L> {
-    stream: TcpStream,
-    left: L,
-}
-
-impl<L: Fn() -> io::Result<Duration>> Read for Timed<L> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.set_read_timeout(Some((self.left)()?))?;
-        self.stream.read(buffer)
-    }
-}
-
-impl<L: Fn() -> io::Result<Duration>> Write for Timed<L> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.stream.set_write_timeout(Some((self.left)()?))?;
-        self.stream.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush()
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::{DatabaseUrl, RetryOn, Secret};
+use super::{CollectorUrl, DatabaseUrl, RetryOn, Secret};
 use crate::declare::Parsed;
 use balancer_pool::strategy::HashOn;
 
@@ -62,6 +62,30 @@ pub(super) fn backend_url(text: &str) -> Parsed<Authority> {
     }
     let (host, port) = host_and_port(authority).ok_or(None)?;
     Ok(Authority { host, port: port.unwrap_or(usual_port), is_tls: usual_port == 443 })
+}
+
+/// `http://host[:port][/path]`, the same with `https`. Behind the path comes `/v1/traces`, unless it ends so already. A URL with
+/// a user in it is never repeated in a message.
+pub(super) fn collector_url(text: &str) -> Parsed<CollectorUrl> {
+    const PATH: &str = "/v1/traces";
+    let lower = text.to_ascii_lowercase();
+    let forms = [("http://", 80), ("https://", 443)];
+    let (scheme, usual_port) = forms.into_iter().find(|(scheme, _)| lower.starts_with(scheme)).ok_or(None)?;
+    let rest = &text[scheme.len()..];
+    if rest.contains('@') {
+        return Err(Some("must not hold a user or password".into()));
+    }
+    if rest.contains(['?', '#']) {
+        return Err(Some("must not have a query or fragment".into()));
+    }
+    let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    let (host, port) = host_and_port(authority).ok_or(None)?;
+    if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(None);
+    }
+    let path = path.trim_end_matches('/');
+    let path = format!("{}{PATH}", path.strip_suffix(PATH).unwrap_or(path));
+    Ok(CollectorUrl { is_tls: usual_port == 443, host, port: port.unwrap_or(usual_port), path })
 }
 
 /// A name that SRV records may have, in lower case: `_service._proto.domain` (RFC 2782, "The format of the SRV RR").

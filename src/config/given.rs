@@ -8,7 +8,7 @@ use crate::declare::Node;
 
 /// Keys that a reload puts in force, each with all below it. What is not here needs a restart: a socket is bound, a
 /// thread is started or a table is made with it.
-const LIVE: [&str; 31] = [
+const LIVE: [&str; 32] = [
     "backends",
     "balancing.auto",
     "balancing.hash_on",
@@ -22,6 +22,7 @@ const LIVE: [&str; 31] = [
     "discovery.resolver",
     "health_check",
     "log.level",
+    "otel",
     "outlier",
     "pools",
     "rate_limit.cors",

@@ -15,6 +15,7 @@ mod given;
 mod htpasswd;
 mod idle;
 mod load;
+mod otel;
 mod pool;
 mod rate_limit;
 mod read;
@@ -34,6 +35,7 @@ pub use forms::{is_backend_name, written};
 pub use given::{Given, is_live};
 pub use htpasswd::{PasswordHash, Users};
 pub use load::{Loaded, Options, address, from_text, keys, load};
+pub use otel::{CollectorUrl, OtelConfig};
 pub use pool::{Balancing, HealthCheck, Outlier, PoolConfig, RetryOn, Sticky, UpstreamConfig};
 pub use rate_limit::{BudgetScope, RateLimit, RateLimitHeaders};
 pub(crate) use read::in_flight;
@@ -76,6 +78,8 @@ pub struct Config {
     pub shutdown_timeout: Duration,
     /// Logs.
     pub log: LogConfig,
+    /// Where spans of requests go; `None`: there are none.
+    pub otel: Option<OtelConfig>,
     /// The folder that relative paths count from.
     pub base_dir: PathBuf,
     /// Keys that were given a value written otherwise than their default (`frontend.head_timeout`), so that an engine

@@ -24,6 +24,8 @@ pub(crate) const BACKEND_URL: Form =
     Form::new("http://HOST[:PORT], https://HOST[:PORT] or srv://_SERVICE._PROTO.DOMAIN", || {
         text(&backend_url())
     });
+pub(super) const COLLECTOR_URL: Form =
+    Form::new("http://HOST[:PORT][/PATH] or https://HOST[:PORT][/PATH]", || text(&collector_url()));
 pub(super) const PROTOCOL: Form = Form::new("\"h2\" or \"http/1.1\"", || text("^(h2|http/1\\.1)$"));
 pub(super) const HOST_NAME: Form = Form::new("a host name without a port", || text(&format!("^{}$", host())));
 pub(super) const UPGRADE: Form = Form::new("\"websocket\", the one protocol that is relayed", || {
@@ -175,6 +177,12 @@ fn backend_url() -> String {
     format!(
         r"^([Hh][Tt][Tt][Pp][Ss]?://({host}|\[{V6}\])(:{port})?|[Ss][Rr][Vv]://{special}\.{special}\.{host})/?$"
     )
+}
+
+fn collector_url() -> String {
+    let port = PORT_DIGITS.replacen("0*", "(?!0+(/|$))0*", 1);
+    let path = r#"(/[!"$->A-~]*)?"#;
+    format!(r"^[Hh][Tt][Tt][Pp][Ss]?://({}|\[{V6}\])(:{port})?{path}$", host())
 }
 
 fn network() -> String {

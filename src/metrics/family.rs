@@ -118,6 +118,10 @@ families! {
     StoreOperationDurationSeconds = Histogram "balancer_store_operation_duration_seconds":
         "Calls of the database.";
     StoreErrors = Counter "balancer_store_errors_total": "Calls of the database that failed.";
+    OtelSpansSent = Counter "balancer_otel_spans_sent_total":
+        "Spans of requests that the collector has taken.";
+    OtelSpansDropped = Counter "balancer_otel_spans_dropped_total":
+        "Spans that it will not get: queue_full: it is too slow, or away; unreachable: it could not be given them within a minute; refused: it did not want them; stopped: the process ended first; attempts: a request was sent too often.";
     ConfigReloads = Counter "balancer_config_reloads_total": "Reloads by result.";
     BuildInfo = Gauge "balancer_build_info": "1; the version is a label.";
     ProcessCpuSeconds = Counter "process_cpu_seconds_total": "CPU time of the process, user and system.";

@@ -241,6 +241,22 @@ labels! {
 }
 
 labels! {
+    /// Why a span never came to the collector.
+    SpanDrop {
+        /// As many requests waited to be sent as may.
+        QueueFull = "queue_full",
+        /// No answer, or one that asked to try again, until the time for that was over.
+        Unreachable = "unreachable",
+        /// The collector refused the batch, or this part of it.
+        Refused = "refused",
+        /// The process, or this collector's use, ended first.
+        Stopped = "stopped",
+        /// One request has more attempts than are recorded.
+        Attempts = "attempts",
+    }
+}
+
+labels! {
     /// How a reload ended.
     Reload {
         /// The new configuration is in force.

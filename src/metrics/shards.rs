@@ -86,7 +86,11 @@ impl<L: Label> Default for PerLabel<L> {
 
 impl<L: Label> PerLabel<L> {
     pub(super) fn count(&self, label: L) {
-        self.0[label.place()].fetch_add(1, Relaxed);
+        self.add(label, 1);
+    }
+
+    pub(super) fn add(&self, label: L, count: u64) {
+        self.0[label.place()].fetch_add(count, Relaxed);
     }
 
     pub(super) fn get(&self, label: L) -> u64 {

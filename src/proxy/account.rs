@@ -1,5 +1,7 @@
 //! The end of a request: its lease and seats are given back, counters are raised, and the access log gets one record.
 
+mod traced;
+
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use crate::error::Reject;
 use crate::log::record::{AccessRecord, AgentRecord, Journal, LimitRecord};
 use crate::log::repeats::LogLimit;
 use crate::metrics::{InFlight, Metrics, method_label};
+use crate::otel::RequestTrace;
 use crate::proxy::exchange::FrontendEvent;
 use crate::proxy::exchange::{Answer, DeliveryOutcome, Ticket};
 use crate::proxy::policy::PolicyInForce;
@@ -73,6 +76,8 @@ pub(crate) struct RequestSummary {
     pub cause_word: Option<&'static str>,
     /// Counts it as in flight until its answer is delivered.
     pub in_flight: InFlight,
+    /// `None`: it is not recorded.
+    pub trace: Option<Box<RequestTrace>>,
 }
 
 impl RequestSummary {
@@ -91,6 +96,7 @@ impl RequestSummary {
             failed: false,
             cause_word: None,
             in_flight,
+            trace: None,
         }
     }
 
@@ -114,8 +120,9 @@ impl Accounts {
         self: &Arc<Self>,
         mut answer: Answer,
         head: &RequestHead,
-        summary: RequestSummary,
+        mut summary: RequestSummary,
     ) -> Answer {
+        let trace = summary.trace.take().map(|trace| traced::answered(trace, head, &summary, answer.status));
         if let Some(cause) = answer.cause.as_ref().filter(|_| summary.failed) {
             self.explain(head, &summary.ids.request_id, answer.status, cause);
         }
@@ -163,6 +170,7 @@ impl Accounts {
             _in_flight: summary.in_flight,
             status,
             received_at: summary.received_at,
+            trace,
             accounts: Arc::clone(self),
         }));
         answer
@@ -190,7 +198,8 @@ impl Accounts {
         let in_flight = self.metrics.begin();
         let answer = self.refusal(reject, &ids.request_id);
         let client_addr = identity::client_address(head.peer, &policy.trusted_proxies, &head.fields).address;
-        let summary = RequestSummary::new(ids, client_addr, received_at, in_flight);
+        let mut summary = RequestSummary::new(ids, client_addr, received_at, in_flight);
+        summary.record(policy.tracer.as_ref(), &head.fields);
         self.close(answer, head, summary)
     }
 
@@ -299,6 +308,7 @@ struct EndOfRequest {
     _in_flight: InFlight,
     status: u16,
     received_at: Nanos,
+    trace: Option<Box<RequestTrace>>,
     accounts: Arc<Accounts>,
 }
 
@@ -328,8 +338,12 @@ impl EndOfRequest {
 }
 
 impl Ticket for EndOfRequest {
-    fn settle(self: Box<Self>, body_bytes: u64, delivery: DeliveryOutcome) {
-        let duration = Duration::from_nanos(self.accounts.clock.now().saturating_sub(self.received_at));
+    fn settle(mut self: Box<Self>, body_bytes: u64, delivery: DeliveryOutcome) {
+        let now = self.accounts.clock.now();
+        let duration = Duration::from_nanos(now.saturating_sub(self.received_at));
+        if let Some(trace) = self.trace.take() {
+            traced::delivered(trace, &delivery, now);
+        }
         if let DeliveryOutcome::BackendBroke(cause) | DeliveryOutcome::Replaced(cause) = &delivery {
             self.explain_break(cause);
         }

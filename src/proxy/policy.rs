@@ -1,6 +1,8 @@
 //! What requests are judged by: the proxy's part of the configuration, the pools and the routes. A reload replaces all of it at
 //! once.
 
+use std::sync::Arc;
+
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
@@ -8,6 +10,7 @@ use super::pools::Pools;
 use super::routes::ActiveRoutes;
 use crate::config::routes::RouteList;
 use crate::config::{RateLimit, RateLimitHeaders};
+use crate::otel::Tracer;
 use balancer_http::cors::Cors;
 use balancer_http::fields::Fields;
 use balancer_limiter::identity::{KeySource, UnknownKeys};
@@ -34,6 +37,8 @@ pub struct ProxyPolicy {
     pub pools: Pools,
     /// Which requests go to which pool, and what happens to them on the way.
     pub routes: ActiveRoutes,
+    /// Records them; `None`: nothing does.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 /// The policy in force. A request loads it once.
@@ -49,6 +54,11 @@ impl ProxyPolicy {
     /// The same; clients without TLS are sent to that port.
     pub fn redirecting(self, redirect_to: Option<u16>) -> Self {
         Self { redirect_to, ..self }
+    }
+
+    /// The same, recorded by that one.
+    pub fn tracing(self, tracer: Option<Arc<Tracer>>) -> Self {
+        Self { tracer, ..self }
     }
 
     /// The same with those routes, which lead to its pools.
@@ -68,6 +78,7 @@ impl ProxyPolicy {
             redirect_to: None,
             pools,
             routes: ActiveRoutes::default(),
+            tracer: None,
         }
     }
 }

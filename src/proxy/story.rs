@@ -2,6 +2,7 @@
 //! for; it never blocks and owns no socket, so that both engines drive the same one.
 
 mod begin;
+mod traced;
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use super::forward::{Next, OutgoingFields, Received, RetryState, Spent};
 use super::identify::Waiting;
 use super::policy::ProxyPolicy;
 use super::routes::{CheckedUsers, PasswordTicket};
-use super::{Admitted, Proxy, Reuse, UpstreamError};
+use super::{Admitted, Phase, Proxy, Reuse, UpstreamError};
 use crate::error::Reject;
 use balancer_http::fields::Fields;
 use balancer_http::framing::response;
@@ -107,6 +108,10 @@ impl Story {
             Event::Head(answer) => self.check_switch(answer, head),
             failed => failed,
         };
+        self.attempt_ended(match &event {
+            Event::Head(answer) => Ok(answer.status),
+            Event::Failed(error) => Err(error.phase),
+        });
         let proxy = Arc::clone(&self.proxy);
         match event {
             Event::Head(answer) => {
@@ -172,7 +177,10 @@ impl Story {
         let proxy = Arc::clone(&self.proxy);
         let failed = match std::mem::replace(&mut self.stage, Stage::Between) {
             Stage::InLine(state) => proxy.forward.left_line(state),
-            Stage::Sent(state, lease) => proxy.forward.left(state, lease),
+            Stage::Sent(state, lease) => {
+                self.attempt_ended(Err(Phase::Cancelled));
+                proxy.forward.left(state, lease)
+            }
             Stage::Identifying(..) | Stage::CheckingUsers(..) => proxy.forward.left_early(),
             Stage::Between => return,
         };
@@ -193,6 +201,7 @@ impl Story {
         let Admitted { route, rewritten, .. } = &self.admitted;
         let origin = self.proxy.request(&self.admitted, head).origin;
         let mut out = OutgoingFields::of(head, &origin, endpoint);
+        self.trace_on(out.fields_mut());
         if let Some(route) = route {
             route.set_request_fields(out.fields_mut(), rewritten, self.admitted.as_asked(head));
         }
@@ -223,6 +232,7 @@ impl Story {
                         .and_then(|route| route.config.max_body_bytes),
                     policy: state.call_policy(),
                 };
+                self.attempt_begins(&lease.endpoint, state.picked_at());
                 self.stage = Stage::Sent(state, lease);
                 Step::Call(self, call)
             }
@@ -261,7 +271,7 @@ impl Story {
             }
             Some(protocol) => format!("a 101 that does not switch to {protocol}"),
         };
-        Event::Failed(UpstreamError { phase: super::Phase::Malformed, cause })
+        Event::Failed(UpstreamError { phase: Phase::Malformed, cause })
     }
 
     /// Makes the client's answer out of a backend's. The engine moves the body.

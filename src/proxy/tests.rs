@@ -5,6 +5,7 @@ mod answers;
 mod attempts;
 mod line;
 mod routes;
+mod traced;
 
 use std::collections::hash_map::RandomState;
 use std::net::SocketAddr;

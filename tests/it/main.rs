@@ -54,6 +54,7 @@ mod load;
 mod loops;
 mod metrics;
 mod openapi;
+mod otel;
 mod outage;
 mod overview;
 mod pages;

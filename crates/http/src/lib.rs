@@ -15,3 +15,4 @@ pub mod path;
 pub mod rewrite;
 pub mod routes;
 pub mod template;
+pub mod trace;

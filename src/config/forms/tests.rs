@@ -184,3 +184,32 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn collectors_are_called_at_v1_traces_below_whatever_path_they_have() {
+    for (text, expected) in [
+        ("http://127.0.0.1:4318", Some("http://127.0.0.1:4318/v1/traces")),
+        ("http://127.0.0.1:4318/", Some("http://127.0.0.1:4318/v1/traces")),
+        ("HTTP://Otel", Some("http://otel:80/v1/traces")),
+        ("https://[0::1]/otlp/", Some("https://[::1]:443/otlp/v1/traces")),
+        ("https://otel/v1/traces", Some("https://otel:443/v1/traces")),
+        ("https://otel/a%20b/v1/traces/", Some("https://otel:443/a%20b/v1/traces")),
+        ("otel:4318", None),
+        ("grpc://otel:4317", None),
+        ("http://", None),
+        ("http://otel:0", None),
+        ("http://name:secret@otel", None),
+        ("http://otel/name:secret@x", None),
+        ("http://otel?key=secret", None),
+        ("http://otel/x#y", None),
+        ("http://otel/a b", None),
+        ("http://otel/\r\nX: 1", None),
+        ("http://otel/é", None),
+    ] {
+        let found = collector_url(text);
+        assert_eq!(found.as_ref().ok().map(ToString::to_string).as_deref(), expected, "{text:?}");
+        if let Err(Some(why)) = found {
+            assert!(!why.contains("secret"), "{why}");
+        }
+    }
+}

@@ -6,6 +6,7 @@ mod balancing;
 mod frontend;
 mod health_check;
 mod identity;
+mod otel;
 mod outlier;
 mod pools;
 mod rate_limit;
@@ -100,6 +101,7 @@ pub(super) fn config(
             "How long requests may take to end at shutdown.",
         ),
         log: log(root.section("log", "Logs."), base),
+        otel: root.section_of("otel", otel::ABOUT, otel::otel),
         base_dir: base.to_owned(),
         changed: Vec::new(),
         exposed: None,

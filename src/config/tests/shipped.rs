@@ -78,6 +78,7 @@ const LEFT_OUT: &[&str] = &[
     "log.format",
     "log.access_format",
     "log.query",
+    "otel",
     "tls",
     "upstream.tls",
 ];

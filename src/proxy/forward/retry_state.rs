@@ -115,6 +115,11 @@ impl RetryState {
         self.deadline = Some(since.saturating_add(most));
     }
 
+    /// When its endpoint was picked.
+    pub(in crate::proxy) fn picked_at(&self) -> Nanos {
+        self.now
+    }
+
     /// Binds it to the endpoint of that id, if there is one.
     pub(in crate::proxy) fn bind(&mut self, endpoint: Option<u64>) {
         self.bound_to = endpoint;

@@ -55,7 +55,8 @@ impl Proxy {
         let wall = self.accounts.clock.wall();
         let ids = RequestIds::of(&head.fields, client.peer_trusted, wall);
         let in_flight = self.accounts.metrics.begin();
-        let summary = RequestSummary::new(ids, client.address, received_at, in_flight);
+        let mut summary = RequestSummary::new(ids, client.address, received_at, in_flight);
+        summary.record(policy.tracer.as_ref(), &head.fields);
         let request_id = &summary.ids.request_id;
         let answer = local::answer(head, &self.instance, &policy.keys, request_id)
             .or_else(|| local::redirect(head, policy.redirect_to, client.peer_trusted, request_id));
@@ -140,12 +141,16 @@ impl Proxy {
 
     fn story(
         self: &Arc<Self>,
-        summary: RequestSummary,
+        mut summary: RequestSummary,
         identity: &Identity,
         counted_as: ClientKey,
         fields: LimitFields,
         policy: &ProxyPolicy,
     ) -> Box<Story> {
+        let route = policy.routes.by(&identity.met).cloned();
+        if let (Some(trace), Some(route)) = (&mut summary.trace, &route) {
+            trace.goes_by(&route.config.path, &route.config.name);
+        }
         let admitted = Admitted {
             summary,
             peer_trusted: identity.client.peer_trusted,
@@ -153,7 +158,7 @@ impl Proxy {
             counted_as,
             importance: Importance::default(),
             fields,
-            route: policy.routes.by(&identity.met).cloned(),
+            route,
             rewritten: Rewritten::default(),
         };
         let can_upgrade = identity.can_upgrade;
