@@ -10,10 +10,12 @@ use std::borrow::Cow;
 use std::fmt::Display;
 use std::sync::Arc;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 pub use self::written::{NewBucket, NewLimit};
+use crate::identity::{ClientId, IdForm};
 use crate::importance::{GivenImportance, check_weight, parse_priority};
 use crate::limit::{Limit, Rate, parse_per, per_text};
 use crate::terms::{
@@ -318,44 +320,17 @@ impl Document {
     /// # Errors
     /// What is wrong with the text, for the log.
     pub fn read(text: &str) -> Result<Self, String> {
+        // As an object of no other members: a plan has a name, a limit an id.
         #[derive(Deserialize)]
-        struct Either {
-            name: Option<String>,
-            client_id: Option<String>,
-            plan: Option<String>,
-            buckets: Vec<BucketDocument>,
-            max_in_flight: Option<u32>,
-            weight: Option<u32>,
-            priority: Option<String>,
-            mode: Option<String>,
-            #[serde(default)]
-            shared: bool,
-            #[serde(default)]
-            per_instance: bool,
+        struct Kind {
+            name: Option<IgnoredAny>,
         }
-        let read: Either = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let kind: Kind = serde_json::from_str(text).map_err(|error| error.to_string())?;
         let mut fault = None;
-        let importance = importance(read.weight, read.priority.as_deref(), &mut |member, text| {
-            fault = Some(format!("{member} {text}"));
-        });
-        if let Some(fault) = fault {
-            return Err(fault);
-        }
-        let own = Terms { buckets: specs(&read.buckets)?, max_in_flight: read.max_in_flight, importance };
-        let plan = |name: &str| PlanName::parse(name).map_err(|fault| format!("a plan's name {fault}"));
-        match (read.name, read.client_id) {
-            (Some(_), None) if own.buckets.is_empty() => Err("a plan without buckets".into()),
-            (Some(name), None) => Ok(Self::Plan(Plan { name: plan(&name)?, terms: own })),
-            (None, Some(client_id)) => {
-                let plan = read.plan.as_deref().map(plan).transpose()?;
-                let exempt = read.mode.as_deref() == Some("exempt");
-                Ok(Self::Limit(
-                    client_id,
-                    ClientLimit { plan, own, exempt, shared: read.shared, per_instance: read.per_instance },
-                ))
-            }
-            _ => Err("neither a plan nor a limit".into()),
-        }
+        let mut say = |member: &'static str, text: String| fault = Some(format!("{member} {text}"));
+        let read = if kind.name.is_some() { read_plan(text, &mut say)? } else { read_limit(text, &mut say)? };
+        fault.map_or(Ok(()), Err)?;
+        read.ok_or_else(|| "it is incomplete".to_owned())
     }
 
     /// The client id of a limit's document, even if other members are wrong.
@@ -366,6 +341,59 @@ impl Document {
         }
         serde_json::from_str::<Id>(text).ok().map(|limit| limit.client_id)
     }
+}
+
+fn read_plan(text: &str, say: &mut Say<'_>) -> Result<Option<Document>, String> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Read {
+        name: String,
+        buckets: Vec<BucketDocument>,
+        max_in_flight: Option<u32>,
+        weight: Option<u32>,
+        priority: Option<String>,
+    }
+    let read: Read = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let buckets = specs(&read.buckets)?;
+    if buckets.is_empty() {
+        say("buckets", "missing".to_owned());
+    }
+    let max_in_flight = read.max_in_flight.and_then(|most| said(in_flight(most), "max_in_flight", say));
+    let importance = importance(read.weight, read.priority.as_deref(), say);
+    let terms = Terms { buckets, max_in_flight, importance };
+    Ok(said(PlanName::parse(&read.name), "name", say).map(|name| Document::Plan(Plan { name, terms })))
+}
+
+fn read_limit(text: &str, say: &mut Say<'_>) -> Result<Option<Document>, String> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Read {
+        client_id: String,
+        plan: Option<String>,
+        buckets: Vec<BucketDocument>,
+        max_in_flight: Option<u32>,
+        weight: Option<u32>,
+        priority: Option<String>,
+        mode: Option<String>,
+        #[serde(default)]
+        shared: bool,
+        #[serde(default)]
+        per_instance: bool,
+    }
+    let read: Read = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let members = LimitMembers {
+        has_plan: read.plan.is_some(),
+        plan: read.plan.as_deref(),
+        buckets: Some(specs(&read.buckets)?.to_vec()),
+        max_in_flight: read.max_in_flight,
+        weight: read.weight,
+        priority: read.priority.as_deref(),
+        mode: read.mode.as_deref(),
+        shared: read.shared,
+        per_instance: read.per_instance,
+        is_range: ClientId::parse(&read.client_id).is_ok_and(|id| matches!(id.form(), IdForm::Range(_))),
+    };
+    Ok(members.check(say).map(|limit| Document::Limit(read.client_id, limit)))
 }
 
 #[cfg(test)]

@@ -196,10 +196,36 @@ fn any_bucket() -> impl Strategy<Value = BucketSpec> {
     )
 }
 
+/// What is read back goes by the same rules as what a call of the API gives.
+#[test]
+fn a_document_that_no_call_could_have_made_is_refused() {
+    let bucket = r#"{"name":"a","amount":5,"per":"1s","capacity":5,"mode":"enforced","reset":null}"#;
+    for (text, fault) in [
+        (format!(r#"{{"client_id":"a","plan":"p","buckets":[{bucket}],"max_in_flight":null}}"#), "buckets"),
+        (r#"{"client_id":"a","plan":null,"buckets":[],"max_in_flight":null}"#.into(), "buckets missing"),
+        (format!(r#"{{"client_id":"a","buckets":[{bucket}],"max_in_flight":0}}"#), "max_in_flight must be"),
+        (format!(r#"{{"client_id":"a","buckets":[{bucket}],"mode":"free"}}"#), "mode must be"),
+        (format!(r#"{{"client_id":"a","buckets":[{bucket}],"shared":true}}"#), "shared only a range"),
+        (format!(r#"{{"client_id":"a","buckets":[{bucket}],"limit":3}}"#), "unknown field `limit`"),
+        (format!(r#"{{"name":"p","buckets":[{bucket}],"mode":"exempt"}}"#), "unknown field `mode`"),
+        (format!(r#"{{"name":"p","buckets":[{bucket}],"max_in_flight":1000001}}"#), "max_in_flight must be"),
+        (r#"{"name":"p","buckets":[]}"#.into(), "buckets missing"),
+        (format!(r#"{{"name":"","buckets":[{bucket}]}}"#), "name "),
+        (format!(r#"{{"buckets":[{bucket}]}}"#), "missing field `client_id`"),
+    ] {
+        let said = Document::read(&text).unwrap_err();
+        assert!(said.contains(fault), "{text}: {said}");
+    }
+    assert!(
+        Document::read(&format!(r#"{{"client_id":"10.0.0.0/8","buckets":[{bucket}],"shared":true}}"#))
+            .is_ok()
+    );
+}
+
 proptest! {
     #[test]
     fn what_was_written_reads_back_the_same(
-        mut list in proptest::collection::vec(any_bucket(), 0..=MAX_BUCKETS), bound in any::<Option<u32>>(),
+        mut list in proptest::collection::vec(any_bucket(), 0..=MAX_BUCKETS), bound in proptest::option::of(1..=MAX_IN_FLIGHT),
         importance in any_importance(),
     ) {
         list.dedup_by_key(|bucket| bucket.id);
