@@ -14,7 +14,7 @@ pub const MICRO: i64 = 1_000_000;
 /// bounds of 64 bits.
 const MAX_DEBT: i64 = Limit::MAX_CAPACITY as i64 * MICRO;
 
-/// One token bucket and the numbers that are in force for it. 48 bytes.
+/// One token bucket and the numbers that are in force for it. 40 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bucket {
     /// The numbers of the [`Limit`], as single fields so that there is no padding between them.
@@ -27,8 +27,6 @@ pub struct Bucket {
     carry: u64,
     /// The instant up to which refills are counted.
     at: Nanos,
-    /// Tokens that [`Bucket::acquire`] took since the bucket was made. Never falls.
-    spent: u64,
 }
 
 /// The answer to a request for tokens.
@@ -47,15 +45,8 @@ impl Bucket {
     /// A new bucket, which is full.
     pub const fn full(limit: Limit, now: Nanos) -> Self {
         let Limit { capacity, rate } = limit;
-        Self {
-            capacity,
-            per_secs: rate.per_secs,
-            micro: rate.micro,
-            level: top(limit),
-            carry: 0,
-            at: now,
-            spent: 0,
-        }
+        let Rate { micro, per_secs } = rate;
+        Self { capacity, per_secs, micro, level: top(limit), carry: 0, at: now }
     }
 
     /// A bucket that had that level, in millionths, `age` nanoseconds ago.
@@ -84,13 +75,12 @@ impl Bucket {
     /// Takes `cost` tokens. [`Bucket::holds`] must have returned true just before.
     pub fn take(&mut self, cost: u32) {
         debug_assert!(self.level >= i64::from(cost) * MICRO);
-        self.take_at(cost, i64::from(cost) * MICRO);
+        self.pay(i64::from(cost) * MICRO);
     }
 
-    /// Counts `cost` tokens as spent and lowers the level by `price_micro` millionths, even below 0.
-    pub fn take_at(&mut self, cost: u32, price_micro: i64) {
+    /// Lowers the level by so many millionths, even below 0.
+    pub fn pay(&mut self, price_micro: i64) {
         self.lower(price_micro, -MAX_DEBT);
-        self.spent = self.spent.saturating_add(u64::from(cost));
     }
 
     /// The outcome of a request for `cost` tokens that was just allowed or refused.
@@ -106,8 +96,7 @@ impl Bucket {
         self.carry = 0;
     }
 
-    /// Takes tokens that were admitted elsewhere, down to `floor_micro` millionths, and never below −10^9 tokens. They do not
-    /// count as spent here.
+    /// Takes tokens that were admitted elsewhere, down to `floor_micro` millionths, and never below −10^9 tokens.
     pub fn charge_down_to(&mut self, floor_micro: i64, tokens: u64, now: Nanos) {
         self.refill(now);
         let tokens = tokens.min(2 * Limit::MAX_CAPACITY as u64) as i64;
@@ -172,12 +161,6 @@ impl Bucket {
         self.refill(now)
     }
 
-    /// A bucket with the same level for another client, which has spent nothing yet.
-    pub fn starting_over(mut self) -> Self {
-        self.spent = 0;
-        self
-    }
-
     /// The numbers in force.
     pub const fn limit(&self) -> Limit {
         Limit { capacity: self.capacity, rate: Rate { micro: self.micro, per_secs: self.per_secs } }
@@ -186,11 +169,6 @@ impl Bucket {
     /// The level at the last call that took `now`, in millionths of a token; negative for a debt.
     pub fn level_micro(&self) -> i64 {
         self.level
-    }
-
-    /// Tokens that [`Bucket::acquire`] took since the bucket was made.
-    pub fn spent(&self) -> u64 {
-        self.spent
     }
 
     /// Whole tokens at the last call that took `now`; 0 for a debt.

@@ -11,7 +11,7 @@
 //! table with room.
 //!
 //! Keyed hashes choose shards, index places and crowds, so that no client can choose with which others it shares one. A
-//! client with one bucket takes at most 120 bytes of row and 22 of index; each further bucket takes 72.
+//! client with one bucket takes at most 112 bytes of row and 22 of index; each further bucket takes 64.
 
 mod ask;
 mod change;

@@ -58,7 +58,7 @@ impl Range {
     }
 }
 
-/// Most crowds of all ranges together: at 120 bytes each, below 130 MB. Up to 1,024 ranges may have all their crowds; if there
+/// Most crowds of all ranges together: at 112 bytes each, below 120 MB. Up to 1,024 ranges may have all their crowds; if there
 /// are more ranges, each has fewer.
 const MAX_CROWDS: usize = 1 << 20;
 

@@ -218,9 +218,9 @@ impl Slots {
         self.0.clear();
     }
 
-    /// Buckets with the same levels for another client, which has spent nothing yet.
+    /// Buckets with the same levels for another client, of which no instance was told anything.
     pub fn starting_over(&self) -> Self {
-        let over = |slot: &Slot| Slot { bucket: slot.bucket.starting_over(), hot: None, ..*slot };
+        let over = |slot: &Slot| Slot { hot: None, ..*slot };
         Self(self.0.iter().map(over).collect())
     }
 

@@ -65,7 +65,7 @@ fn exactly_the_capacity_passes_however_many_threads_ask() {
         (0..100).filter(|_| take(&limiter, client(1), &grant(200, 0), 1, SEC).allowed).count() as u64
     });
     assert_eq!(passed, 200);
-    assert_eq!(peek(&limiter, client(1), SEC).unwrap().spent(), 200);
+    assert_eq!(peek(&limiter, client(1), SEC).unwrap().level_micro(), 0);
     assert_eq!((limiter.clients(), limiter.overflowed()), (1, 0));
 }
 
@@ -198,6 +198,8 @@ fn a_million_clients_take_less_than_200_bytes_each() {
 
 #[test]
 fn what_changed_is_told_once_the_dust_has_settled() {
+    const CAPACITY: u32 = 1_000_000;
+    let spent = |slot: &Slot| u64::from(CAPACITY - slot.bucket().whole());
     let limiter = Limiter::new(10_000);
     let working = AtomicU64::new(4);
     let told = Mutex::new(HashMap::new());
@@ -207,7 +209,7 @@ fn what_changed_is_told_once_the_dust_has_settled() {
             loop {
                 let last_round = working.load(Ordering::SeqCst) == 0;
                 seq = limiter.changed_since(seq, |client, slot| {
-                    told.lock().insert(client, slot.bucket().spent());
+                    told.lock().insert(client, spent(slot));
                 });
                 if last_round {
                     return 0;
@@ -223,7 +225,7 @@ fn what_changed_is_told_once_the_dust_has_settled() {
     });
     let told = told.into_inner();
     assert_eq!(told.values().sum::<u64>(), 80_000);
-    let seq = limiter.changed_since(0, |client, slot| assert_eq!(told[&client], slot.bucket().spent()));
+    let seq = limiter.changed_since(0, |client, slot| assert_eq!(told[&client], spent(slot)));
     let mut again = Vec::new();
     take(&limiter, client(7), &grant(1_000_000, 0), 1, SEC);
     limiter.changed_since(seq, |client, _| again.push(client));

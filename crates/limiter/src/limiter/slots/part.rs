@@ -55,7 +55,7 @@ impl Slot {
         if price > self.bucket.level_micro() {
             self.mark.owe();
         }
-        self.bucket.take_at(cost, price);
+        self.bucket.pay(price);
     }
 
     /// Whole tokens that it would give out.

@@ -42,7 +42,7 @@ fn ask(slots: &mut Slots, grant: &Grant, cost: u32, when: Moment) -> (bool, Vec<
 
 #[test]
 fn a_slot_takes_72_bytes() {
-    assert_eq!(size_of::<Slot>(), 72);
+    assert_eq!(size_of::<Slot>(), 64);
 }
 
 #[test]
