@@ -1,7 +1,7 @@
 //! Who may call the API. `allow` judges the TCP peer; a token, when one is set, must be right as well. Without a token
-//! a call must not look as if a proxy, a web page or a rebound name had sent it on (CONTRACT, "Access"): reaching our
-//! loopback address proves nothing about who is behind it. The public port, which proxies are put in front of, asks for
-//! more ([`direct`]) than a listener of the API's own.
+//! a call must not look as if a proxy, a web page or a rebound name had sent it on: reaching our loopback address
+//! proves nothing about who is behind it. The public port, which may have proxies in front of it, asks for more
+//! ([`direct`]) than a listener of the API's own.
 
 mod direct;
 mod failures;
@@ -24,7 +24,7 @@ pub(super) use failures::WrongTokens;
 /// Fields that tell of a proxy between the caller and us.
 const PROXY_FIELDS: [&str; 4] = ["Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"];
 
-/// What a call without a token is told that is refused on a listener of the API's own.
+/// The detail of a 403 for a call without a token, on a listener of the API's own.
 const DIRECT: &str = "without admin.token only direct calls are answered: no proxy, no web page, and a Host that is an \
                       IP address, localhost or in admin.hosts";
 /// The same on the public port.
@@ -41,11 +41,11 @@ pub(super) struct Caller {
     role: Role,
 }
 
-/// What the audit calls a caller that has `admin.token`.
+/// The name in the audit of callers with `admin.token`.
 const ADMIN: &str = "admin";
 
 impl Caller {
-    /// A caller of what anybody may call.
+    /// The caller of something that needs no token, such as a probe or a page.
     pub fn nobody() -> Self {
         Self { actor: Actor("".into()), role: Role::Read }
     }
@@ -103,7 +103,7 @@ impl AccessRules {
         Ok(Caller::nobody())
     }
 
-    /// 403, 401 or 429 with the cause for the log, in CONTRACT's order; or who calls. Wrong tokens are noted in
+    /// Who calls. Else 403 or, after that, 401 or 429, with the cause for the log. Wrong tokens are noted in
     /// `failures`.
     pub(super) fn check(
         &self,
@@ -126,7 +126,8 @@ impl AccessRules {
             }
         }
         let Some(found) = found else {
-            // Only here: a right token must work behind an address from which others guess, a proxy's for example.
+            // Asked only after a wrong token: a right one must work at an address from which others guess, such as a
+            // proxy's.
             if let Some(wait_s) = failures.wait_s(peer, now) {
                 let detail = "too many wrong tokens came from this address";
                 return Err(Reject::new(Reason::TooManyRequests, detail).retry_after(wait_s));
@@ -140,8 +141,8 @@ impl AccessRules {
     /// 403 for an address that is not in `admin.allow`; else the address.
     fn check_address(&self, head: &RequestHead, surface: Surface) -> Result<IpAddr, Reject> {
         let peer = head.peer.ip().to_canonical();
-        // A request that a proxy passed on from loopback, or without an address, does not come from a process of this machine: a
-        // network that is loopback's alone is not meant for it.
+        // A proxy may name loopback, or no address, for a request that comes from elsewhere. So a proxied loopback
+        // address is not let in by a network of loopback addresses alone.
         let counts = |net: &&IpNet| !(head.is_proxied && peer.is_loopback() && net.addr().is_loopback());
         if !self.allow.iter().filter(counts).any(|net| identity::is_in(std::slice::from_ref(net), peer)) {
             let detail = match surface {
@@ -153,8 +154,9 @@ impl AccessRules {
         Ok(peer)
     }
 
-    /// 403 for who may not even see a page that needs no token. On the public port a page of a backend has the same
-    /// origin, so where no token protects the API from that page, only callers of the API are given one.
+    /// 403 for a peer that may not see the dashboard, whose page needs no token. On the public port the pages of
+    /// backends have the same origin. Where no token protects the API from these, only callers of the API get the
+    /// dashboard.
     pub(super) fn check_page(&self, head: &RequestHead, surface: Surface) -> Result<(), Reject> {
         self.check_address(head, surface)?;
         if surface == Surface::Public && !self.needs_token() {
@@ -198,7 +200,8 @@ impl AccessRules {
         doubt.flatten().map_or(Ok(()), refuse)
     }
 
-    /// An authority without a name of someone else: DNS rebinding needs a name.
+    /// Whether an authority is an address or a name of ours: a page that uses DNS rebinding comes with a name of its
+    /// own.
     fn is_ours(&self, authority: &str) -> bool {
         let Some((host, _)) = split_port(authority) else { return false };
         let name = bare(host).to_ascii_lowercase();
@@ -258,8 +261,8 @@ fn bare(name: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }
 
-/// Whether an Origin (RFC 6454 §7) is that of the page that `authority` would serve: the same host and port, where no
-/// port means the scheme's own. `null` is the origin of no such page.
+/// Whether an Origin (RFC 6454 §7) has the host and port of `authority`, so that our own page sent the call; no port
+/// means the scheme's own. `null` is never our page's.
 fn is_origin_of(origin: &[u8], authority: &str, is_secure: bool) -> bool {
     let Ok(origin) = std::str::from_utf8(origin) else { return false };
     let Some((scheme, rest)) = origin.split_once("://") else { return false };

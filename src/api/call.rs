@@ -14,7 +14,7 @@ use balancer_pool::backends::DEFAULT_POOL;
 /// A call that may be made.
 pub(super) struct ApiCall<'c, 'e> {
     pub exchange: &'c mut BlockingRequest<'e>,
-    /// What stood for the path's `{…}`, undecoded, by their names.
+    /// The values of the path's `{…}`, undecoded, by their names.
     pub arguments: Vec<(&'static str, String)>,
     /// `/-`, or nothing on the admin listener: what comes before the route's path.
     pub base: &'static str,
@@ -48,7 +48,7 @@ impl ApiCall<'_, '_> {
         self.query(|_| ())
     }
 
-    /// What stood for the path's last `{…}`, decoded once; `name` is what a fault points at.
+    /// The value of the path's last `{…}`, decoded once; a fault points at `name`.
     pub fn argument(&self, name: &str) -> Result<String, Reject> {
         let raw = self.arguments.last().map_or("", |(_, raw)| raw.as_str());
         decoded(raw, name)
@@ -60,7 +60,7 @@ impl ApiCall<'_, '_> {
         named.map_or_else(|| Ok(DEFAULT_POOL.to_owned()), |(name, raw)| decoded(raw, name))
     }
 
-    /// What the path's `{…}`, or the query's only parameter, names; `parse` judges it.
+    /// Reads the value of the path's `{…}`, else of the query's only parameter, with `parse`.
     pub fn named<T, F: ToString>(
         &self,
         spec: &Spec,

@@ -1,5 +1,5 @@
-//! The dashboard: one page, its script, its style and its icon, all in the binary. It is a client of the API like any other,
-//! and has no right that its token does not have; so the files themselves need none.
+//! The dashboard: one page, its script, its style and its icon, all in the binary. It calls the API as any other client
+//! does, with the token that the user gives it, so the files themselves need none.
 //!
 //! URLs in the page are relative, so that it works at `/`, `/dashboard` and `/-/dashboard` alike.
 
@@ -77,7 +77,7 @@ const fn file(id: &'static str, summary: &'static str, handle: Handler) -> Opera
     get(id, summary, handle).never_waits().access(Permission::Allowed)
 }
 
-/// The page says whether calls need a token: so it asks for one before it makes a call that can only fail.
+/// The page says whether calls need a token, so that the script asks for one before its first call.
 fn page(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     let html = include_str!("dashboard/dashboard.html");
     let html = if api.access.load().needs_token() {

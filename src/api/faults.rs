@@ -4,7 +4,7 @@ use crate::declare::Fault;
 use crate::error::{FieldFault, Reject};
 use balancer_http::message::Reason;
 
-/// At most this many faults are named in one answer; a body full of nonsense is not answered by one as long.
+/// At most this many faults are named in one answer, so that a body full of faults does not make an answer as long.
 pub(super) const MAX_FAULTS: usize = 32;
 
 /// An error if there is any fault.

@@ -7,7 +7,7 @@ use crate::proxy::lone_peer::LonePeer;
 use crate::proxy::policy::PolicyInForce;
 use crate::store::Limits;
 
-/// What readiness is judged by. Asked on a worker: waits for nothing.
+/// What readiness is judged by. Never waits: a loop asks it.
 pub struct ProcessHealth {
     /// Has the pools.
     pub policy: Arc<PolicyInForce>,

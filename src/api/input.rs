@@ -55,8 +55,8 @@ fn unreadable(error: &std::io::Error) -> Reject {
 }
 
 /// Reads a body that is one JSON object; a body of nothing but white space counts as `{}`. Members that `read` does not
-/// read, or that are given twice, are faults. So that a caller reads all faults at once, a reader gives up only behind its
-/// last member.
+/// read, or that are given twice, are faults. `read` reads all of its members before it gives up, so that a caller
+/// learns of all faults at once.
 pub(super) fn read<T>(body: Vec<u8>, read: impl FnOnce(&mut Section<'_>) -> Option<T>) -> Result<T, Reject> {
     let mut text = String::from_utf8(body).map_err(|error| bad(format!("the body is not UTF-8: {error}")))?;
     if text.trim_matches([' ', '\t', '\r', '\n']).is_empty() {

@@ -53,7 +53,7 @@ fn wants_open_metrics(head: &RequestHead) -> bool {
 }
 
 fn page(series: &dyn Fn(&mut Show<'_>), open: bool) -> String {
-    // By family, whatever order they are shown in: a family must not be in two places.
+    // Gathered by family: the format wants the lines of a family together, and they may come in any order.
     let mut lines: [String; Family::ALL.len()] = std::array::from_fn(|_| String::new());
     series(&mut |family, labels, value| {
         sample(&mut lines[family as usize], family.about().0, labels, &value);
@@ -80,7 +80,7 @@ fn sample(out: &mut String, family: &str, labels: &[LabelPair<'_>], value: &Seri
     match value {
         SeriesValue::Counter(count) => line(out, family, "", labels, None, *count),
         SeriesValue::Gauge(level) => line(out, family, "", labels, None, *level),
-        // As the format has it, which Rust does not.
+        // The format writes `+Inf`, where Rust writes `inf`.
         SeriesValue::Float(f64::INFINITY) => line(out, family, "", labels, None, "+Inf"),
         SeriesValue::Float(number) => line(out, family, "", labels, None, *number),
         SeriesValue::Histogram(sum) => histogram(out, family, labels, sum),

@@ -1,6 +1,6 @@
 //! Our own paths: the five fixed calls of the API, its v1, the probes and metrics. Which of them a listener has
-//! (`route`), who may call them (`auth`), and in which order a call is refused: 403, 401, 405, 413, 400, 404, 409 or 412,
-//! 503 (CONTRACT, "The API").
+//! (`route`), who may call them (`auth`), and in which order a call is refused: 403, 401, 405, 413, 400, 404, 409 or
+//! 412, 503.
 //!
 //! Answers hold neither `Date` nor `X-Request-Id`: the engine adds those to every answer alike.
 
@@ -103,7 +103,7 @@ impl AdminApi {
         }
     }
 
-    /// Puts other access rules in force. Where the API is stays.
+    /// Puts other access rules in force. The listener that has the API stays the same.
     pub fn set_access(&self, admin: &config::Admin, trusted_proxies: &[IpNet]) {
         self.access.store(Arc::new(auth::AccessRules::new(admin, trusted_proxies)));
     }
@@ -137,7 +137,7 @@ impl AdminApi {
         Some(finished(self.refusal(&reject, head, request_id, received_at), head))
     }
 
-    /// The longest body that this call may have, in bytes, as far as reading more of it would tell anything.
+    /// The longest body that this call may have, in bytes. A longer one is refused, so no more of it need be read.
     pub fn most_body_bytes(&self, head: &RequestHead, surface: Surface) -> usize {
         let found = route::find(head.path(), surface, self.api_is_public);
         let is_long = found
@@ -167,7 +167,7 @@ impl AdminApi {
         Some(finished(answer, head))
     }
 
-    /// Whether a call may have to wait for the database. What is refused before it is looked at does not.
+    /// Whether a call may have to wait for the database. One whose path or method does not exist never does.
     pub fn waits(&self, head: &RequestHead, surface: Surface) -> bool {
         let found = route::find(head.path(), surface, self.api_is_public);
         let operation = found.and_then(|found| found.route()?.operation(&head.method));
@@ -218,8 +218,8 @@ impl AdminApi {
         (operation.handle)(self, &mut ApiCall { exchange, arguments, base, caller, request_id })
     }
 
-    /// Refused callers and a store that is down are said at `warn`, one line a cause and address in a while; what a
-    /// caller got wrong in a call that it may make, at `debug`.
+    /// Logs a refusal. Refused callers and a store that is down are logged at `warn`, one line for each cause and
+    /// address in a while; mistakes in a call that the caller may make, at `debug`.
     fn log(&self, reject: &Reject, head: &RequestHead, request_id: &str, received_at: Nanos) {
         let peer = head.peer.ip().to_canonical();
         let key = match reject.reason {
@@ -238,7 +238,7 @@ impl AdminApi {
     }
 }
 
-/// A call that nothing speaks against so far.
+/// A call that is permitted; its body was not looked at yet.
 struct Admitted<'p> {
     operation: &'static Operation,
     route: &'static Route,
@@ -253,9 +253,9 @@ fn said(reject: &Reject, head: &RequestHead, peer: std::net::IpAddr, request_id:
     format!("API: {method} {path} from {peer} got {status}: {cause} (request {request_id})")
 }
 
-/// What every answer of ours has, and none to HEAD.
+/// Adds the field of every answer of ours, and takes the body out of an answer to HEAD.
 fn finished(answer: Answer, head: &RequestHead) -> Answer {
-    // What a cache kept of our state would be wrong a moment later.
+    // Our state changes all the time: a cached answer would be wrong a moment later.
     let answer = answer.with("Cache-Control", "no-store");
     if head.method == "HEAD" { without_body(answer) } else { answer }
 }

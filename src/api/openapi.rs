@@ -46,7 +46,8 @@ fn read(_: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     as_json(&document(call.base))
 }
 
-/// What every call may be answered, whatever it is. Those of 400 and above that a framing fault brings are told once.
+/// What every call may be answered, faults of HTTP framing included. Each is described once, and operations refer to
+/// it.
 const REFUSALS: [AnswerDoc; 11] = [
     refusal(400, "The request is malformed, or a part of it is not what stands here."),
     refusal(405, "This path does not have that method.").with(&["Allow"]),
@@ -61,10 +62,10 @@ const REFUSALS: [AnswerDoc; 11] = [
     refusal(505, "Another HTTP version."),
 ];
 
-/// What somebody is answered who may not even see the page.
+/// What a peer is answered that may not see the dashboard.
 const FORBIDDEN: [AnswerDoc; 1] = [DENIALS[1]];
 
-/// What a call may be answered besides when not everybody may call it.
+/// What a call may be answered besides when it needs a permission.
 const DENIALS: [AnswerDoc; 3] = [
     refusal(401, "A token is needed, or a right one.").with(&["WWW-Authenticate"]),
     refusal(

@@ -20,8 +20,9 @@ use balancer_http::message::Reason;
 use balancer_http::message::RequestHead;
 use balancer_pool::backends::{Backend, BackendReport, Operator};
 
-/// The probe of liveness, which needs no worker.
+/// Whether the process is alive.
 pub(super) const LIVEZ: &str = "/livez";
+/// Whether it should get traffic.
 pub(super) const READYZ: &str = "/readyz";
 
 const VERBOSE: Parameter = Parameter::query(
@@ -147,7 +148,7 @@ pub(super) fn is_verbose(head: &RequestHead) -> bool {
     head.query().is_some_and(|query| query.split('&').any(|part| part.split('=').next() == Some("verbose")))
 }
 
-/// The process takes requests and answers them: this is one.
+/// That there is an answer shows that the process takes requests and answers them.
 pub(super) fn plain_livez() -> Answer {
     plain("ok\n")
 }

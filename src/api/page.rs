@@ -69,7 +69,7 @@ const NOT_IN_A_REFERENCE: &AsciiSet = &CONTROLS
 
 impl Page {
     /// Reads `limit` and `cursor`. `filter` holds the other parameters that decide what is listed: a cursor made with
-    /// others is none of this listing.
+    /// other values of them is refused.
     pub fn read(path: &str, query: &mut Section<'_>, filter: &[&str]) -> Self {
         let mut scope = path.to_owned();
         for name in filter {
@@ -77,7 +77,7 @@ impl Page {
                 Some(Given::Word(text)) => Some(text),
                 _ => None,
             };
-            // With lengths, so that no value can look like two.
+            // With lengths, so that one value can't look like two.
             scope.push_str(&format!("\n{name} {}", value.as_ref().map_or(-1, |value| value.len() as i64)));
             scope.push_str(&value.unwrap_or_default());
         }
@@ -86,7 +86,8 @@ impl Page {
         Self { count, after, scope }
     }
 
-    /// One more than the page has was asked for; takes it off, and makes the cursor of the next page if it was there.
+    /// `rows` were asked for with one more than the page has. Takes that one off, and makes the cursor of the next page
+    /// if it was there.
     pub fn cut<T>(&self, rows: &mut Vec<T>, place: impl Fn(&T) -> String) -> Option<String> {
         let more = rows.len() > self.count;
         rows.truncate(self.count);
@@ -163,7 +164,7 @@ fn cursor(scope: &str, place: &str) -> String {
 fn read_cursor(scope: &str, text: &str) -> Option<String> {
     let digits = text.get(SUM_DIGITS..).filter(|digits| (1..=2 * MAX_PLACE_BYTES).contains(&digits.len()))?;
     let place = String::from_utf8(hex::decode(digits).ok()?).ok()?;
-    // The whole text: `decode` takes capitals, too, which we never write.
+    // Compares the whole text: `decode` takes capitals, too, which we never write.
     (text == cursor(scope, &place)).then_some(place)
 }
 

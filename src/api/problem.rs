@@ -5,7 +5,7 @@ use crate::proxy::exchange::Answer;
 use crate::store::{CallOutcome, StoreError};
 use balancer_http::message::Reason;
 
-/// The answer of a refusal. After a body that was too large to be read the connection is at its end.
+/// The answer of a refusal. The connection is closed after a body that was not read to its end.
 pub(super) fn answer(reject: &Reject, request_id: &str) -> Answer {
     let mut answer = reject.answer(request_id);
     answer.close = matches!(reject.reason, Reason::ContentTooLarge | Reason::RequestTimeout);
@@ -15,7 +15,8 @@ pub(super) fn answer(reject: &Reject, request_id: &str) -> Answer {
 /// Seconds after which a caller may try again when the store is down: it is probed about once a second.
 const STORE_RETRY_AFTER_S: u64 = 1;
 
-/// The refusal of a call that the store refused. `what`: `limit` or `plan`; `at`: the pointer of the object in the body.
+/// The refusal of a call that the store refused. `what` names the object, such as `limit` or `plan`; `at` is its
+/// pointer in the body.
 pub(super) fn refused(error: StoreError, what: &str, at: &str) -> Reject {
     match error {
         StoreError::Exists => Reject::new(Reason::Conflict, format!("there is such a {what} already")),

@@ -49,7 +49,7 @@ impl Schema {
     }
 }
 
-/// A schema in the place of which stands that of another name.
+/// A reference to the schema of that name.
 pub(super) fn reference(schema: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{schema}") })
 }
@@ -62,7 +62,7 @@ pub(super) fn no_schemas() -> Vec<Schema> {
 /// Under which names a listener has a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PathForm {
-    /// Just so, wherever the API is.
+    /// As it is written, wherever the API is.
     Fixed,
     /// Under `/-` on both listeners, on the public one even beside an admin listener; and without it on the latter.
     Probe,
@@ -251,7 +251,7 @@ pub(super) enum In {
     Head,
 }
 
-/// A parameter of the query, as it is read by ([`ApiCall::query`]), or a field of the head.
+/// A parameter of the query, as [`ApiCall::query`] reads it, or a field of the head.
 #[derive(Clone, Copy)]
 pub(super) struct Parameter {
     pub place: In,
@@ -275,15 +275,15 @@ impl Parameter {
     }
 }
 
-/// What stood for a path's `{…}`, in their order.
+/// The values of a path's `{…}`, in their order.
 pub(super) type Arguments<'p> = [Option<&'p str>; 2];
 
 /// A path that is ours.
 #[derive(Clone, Copy)]
 pub(super) enum FoundRoute<'p> {
-    /// A route, what stood for its `{…}`, undecoded, and `/-` or nothing.
+    /// A route, the values of its `{…}`, undecoded, and `/-` or nothing.
     Route(&'static Route, Arguments<'p>, &'static str),
-    /// Below `/-/v1`, or anywhere on the admin listener, and nothing is there.
+    /// A path below `/-/v1`, or any path on the admin listener, that no route has.
     Nothing,
 }
 
@@ -381,7 +381,7 @@ impl Route {
         self.operations.iter().find(|operation| operation.method == method)
     }
 
-    /// Whether nothing of it needs a token.
+    /// Whether none of its operations needs a token.
     pub fn is_page(&self) -> bool {
         self.operations.iter().all(|operation| operation.access == Permission::Allowed)
     }

@@ -1,4 +1,4 @@
-//! The five calls that the user fixed: create, get, update, delete and the listing.
+//! The five calls with fixed paths and bodies: create, get, update, delete and the listing.
 
 use serde::Serialize;
 use serde_json::json;

@@ -75,14 +75,14 @@ fn the_admin_listener_has_the_probes_under_both_names_and_404_for_the_rest() {
     ] {
         assert_eq!(bench.json("GET", target, "").status, status, "{target}");
     }
-    // What is there is nobody's business who may not call.
+    // A peer that may not call does not learn which paths there are.
     let stranger = Call { method: "GET", target: "/nothing", peer: "10.0.0.1:1", ..Call::default() };
     assert_eq!(bench.call(&stranger).status, 403);
 }
 
 /// Each row is wrong in everything that the rows below it are wrong in, and in one thing more.
 #[test]
-fn refusals_come_in_the_contracts_order() {
+fn refusals_come_in_the_documented_order() {
     let bench = Bench::with_token("t0ken");
     bench.limits.stop();
     let large = vec![b'x'; input::MAX_BODY_BYTES + 1];
@@ -166,7 +166,7 @@ fn a_body_that_cannot_be_read_is_answered_by_what_went_wrong() {
         let reply = bench.call_with(&call, BodyLength::Chunked, body);
         assert_eq!((reply.status, reply.close), (status, close), "{reply:?}");
     }
-    // A length that says so is believed before a byte is read.
+    // A Content-Length that is too large is refused before a byte is read.
     let unread = vec![Err(io::Error::other("must not be read"))];
     assert_eq!(bench.call_with(&call, BodyLength::Known(65_537), unread).status, 413);
 }

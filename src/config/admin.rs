@@ -9,7 +9,7 @@ use super::secret::{Secret, SecretHash};
 /// `admin`.
 #[derive(Clone, Debug)]
 pub struct Admin {
-    /// Its own address; `None`: the API is on the public port.
+    /// The API's own address; `None`: the API is on the public port.
     pub listen: Option<SocketAddr>,
     /// TCP peers that may call.
     pub allow: Vec<IpNet>,
@@ -17,26 +17,26 @@ pub struct Admin {
     pub hosts: Vec<String>,
     /// The bearer token that may do everything.
     pub token: Option<Secret>,
-    /// Further ones, each with a name of its own.
+    /// Further tokens, each with a name of its own.
     pub tokens: Vec<ApiToken>,
-    /// Whether `/metrics` of `listen` is shown without a token, to whoever `allow` lets in.
+    /// Whether `/metrics` of `listen` is shown without a token, to every peer that `allow` lets in.
     pub metrics_without_token: bool,
     /// Allow more than loopback without a token.
     pub insecure: bool,
 }
 
-/// One of `admin.tokens`. Its text is forgotten as soon as it was read.
+/// One of `admin.tokens`. Of its text only a hash is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiToken {
-    /// What the audit calls whoever has it.
+    /// The name of its holder in the audit.
     pub name: String,
-    /// What it opens.
+    /// What its holder may do.
     pub role: Role,
-    /// What it is known by.
+    /// The hash of its text.
     pub hash: SecretHash,
 }
 
-/// What a token opens.
+/// What a token permits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Looking at everything.

@@ -23,7 +23,7 @@ pub struct Database {
 pub enum DatabaseUrl {
     /// A file, made when missing, with its folders. Absolute, or relative to the working directory.
     Sqlite(PathBuf),
-    /// Nowhere: SQLite in memory, gone with the process. What `run --to` has without `--data`; no text names it.
+    /// SQLite in memory, gone with the process: `run --to` without `--data`. No URL means it.
     Memory,
     /// `postgres://…` or `postgresql://…`, with its password: a secret.
     Postgres(Secret),

@@ -1,11 +1,12 @@
-//! The environment over the file: `BALANCER_LISTEN` and its kin, and `BALANCER__A__B` for any key `a.b`.
+//! Environment variables, which override the file: four short names such as `BALANCER_LISTEN`, and `BALANCER__A__B` for
+//! any key `a.b`.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use crate::declare::{Fault, FaultOrigin, Member, Node, Value};
 
-/// Names for the keys that containers set most; what they mean is the path behind them.
+/// Short names for the keys that containers set most, each with the path of its key.
 const SHORT: [(&str, &[&str]); 4] = [
     ("BALANCER_LISTEN", &["listen"]),
     ("BALANCER_DATABASE_URL", &["database", "url"]),
@@ -13,7 +14,7 @@ const SHORT: [(&str, &[&str]); 4] = [
     ("BALANCER_LOG_LEVEL", &["log", "level"]),
 ];
 
-/// Keys whose value may stand in a file that `…_FILE` names.
+/// Keys whose value may be in a file that `…_FILE` names.
 const SECRETS: [&[&str]; 4] = [
     &["database", "url"],
     &["database", "listen_url"],
@@ -21,7 +22,7 @@ const SECRETS: [&[&str]; 4] = [
     &["balancing", "sticky", "secret"],
 ];
 
-/// Deepest key that a variable can name; ours end at 5, below `pools`.
+/// Deepest key that a variable can name. The deepest that there is has 6 levels: `rate_limit.rules[0].match.method[0]`.
 const MAX_DEPTH: usize = 8;
 
 /// Largest file behind a `…_FILE`.
@@ -29,7 +30,7 @@ const MAX_SECRET_BYTES: u64 = 65_536;
 
 /// One value that replaces what the file says.
 pub(super) struct Override {
-    /// The key, a segment a level; a number picks an element of a list.
+    /// The key, one segment for each level; a number picks an element of a list.
     path: Vec<String>,
     node: Node,
 }
@@ -74,7 +75,7 @@ pub(super) fn overrides(env: &[(OsString, OsString)], faults: &mut Vec<Fault>) -
 /// What a variable sets.
 struct Target {
     path: Vec<String>,
-    /// The value stands in a file that the variable names.
+    /// The value is in a file that the variable names.
     from_file: bool,
     /// The value is the text as it is, never JSON.
     exact: bool,
@@ -86,7 +87,7 @@ fn target_of(name: &OsStr) -> Option<Target> {
     let owned = |path: &[&str]| path.iter().map(|segment| (*segment).to_owned()).collect::<Vec<_>>();
     if let Some(rest) = name.strip_prefix("BALANCER__") {
         let path: Vec<String> = rest.split("__").take(MAX_DEPTH).map(str::to_ascii_lowercase).collect();
-        // A pool has the same ones as the top.
+        // A pool has the same secrets as the top.
         let (pool, key) = match path.as_slice() {
             [pools, _, key @ ..] if pools == "pools" => path.split_at(path.len() - key.len()),
             key => (&[][..], key),
@@ -111,6 +112,7 @@ fn value_of(value: &OsStr, from_file: bool) -> Result<String, String> {
     value.to_str().map(str::to_owned).ok_or_else(|| "is not UTF-8".into())
 }
 
+/// The text of a file without the line ends behind it. The file has at most [`MAX_SECRET_BYTES`].
 pub(super) fn read_secret(path: &Path) -> Result<String, String> {
     use std::io::Read;
     let mut text = String::new();
@@ -175,7 +177,8 @@ fn place(at: &mut Node, path: &[String], node: &Node) -> Result<(), String> {
                 Ok(())
             }
         },
-        // What is set below a value that is no object replaces it: `health_check: null` and a path for it.
+        // A key below a value that is no object replaces that value, so a path can be set where the file has null for
+        // `health_check`.
         _ => {
             *at = Node::new(node.origin.clone(), Value::Object(Vec::new()));
             place(at, path, node)

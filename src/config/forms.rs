@@ -24,7 +24,7 @@ pub(super) struct Authority {
     pub host: String,
     /// 0 where SRV records say it.
     pub port: u16,
-    /// It is spoken to by TLS.
+    /// Whether it is called over TLS.
     pub is_tls: bool,
 }
 
@@ -265,8 +265,8 @@ pub(super) fn origin(text: &str) -> Option<String> {
         .then(|| text.to_ascii_lowercase())
 }
 
-/// Shortest bearer token: a right one is never slowed down because of others' wrong ones, so its length alone keeps it
-/// from being guessed.
+/// Shortest bearer token. Wrong tokens never slow down a right one, so its length is all that protects it from being
+/// guessed.
 const MIN_TOKEN_BYTES: usize = 16;
 
 /// What [`token`] takes.
@@ -283,7 +283,7 @@ pub(super) fn token(text: &str) -> Parsed<Secret> {
     Ok(Secret::new(text))
 }
 
-/// `sqlite:PATH` from that folder, or `postgres://…`. No message repeats any of it.
+/// `sqlite:PATH`, relative to `base`, or `postgres://…`. No message repeats any of it.
 pub(super) fn database_url(text: &str, base: &Path) -> Parsed<DatabaseUrl> {
     if let Some(path) = text.strip_prefix("sqlite:") {
         if path.starts_with("//") && !path.starts_with("///") {

@@ -1,5 +1,5 @@
-//! What a configuration says beside the defaults, kept so that two of them can be compared key by key, and which keys a
-//! reload can put in force.
+//! The values of a configuration that are not defaults, so that two configurations can be compared key by key; and
+//! which keys a reload can put in force.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -64,8 +64,8 @@ impl Given {
         Self(values)
     }
 
-    /// The keys whose values differ, sorted; those of a list's elements under the list's name, those below another one of
-    /// them left out.
+    /// The keys whose values differ, sorted. A key of a list's element is named by the list. Keys below another one
+    /// that differs are left out.
     pub fn differing(&self, other: &Self) -> Vec<String> {
         let differs = |path: &&String| match (self.0.get(*path), other.0.get(*path)) {
             (Some(a), Some(b)) => !a.same(b),

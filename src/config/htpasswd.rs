@@ -9,13 +9,13 @@ use bcrypt::HashParts;
 /// Most users of one file.
 pub(super) const MAX_USERS: usize = 10_000;
 
-/// The costs that are taken: a password of the highest takes about a second to check.
+/// The costs that are accepted: a password of the highest takes about a second to check.
 const COSTS: std::ops::RangeInclusive<u32> = 4..=14;
 
-/// Faults of one file that are told.
+/// Most faults of one file that are reported.
 const MAX_FAULTS: usize = 8;
 
-/// What a hash that no password has costs where there is no user.
+/// Cost of the hash for unknown names, where no user's hash gives one.
 const USUAL_COST: u32 = 10;
 
 /// A bcrypt hash of a password. Never shows.
@@ -25,11 +25,11 @@ pub struct PasswordHash(String);
 impl PasswordHash {
     /// Whether that is the password. Takes as long as the hash's cost says: milliseconds, up to a second.
     pub fn is_of(&self, password: &[u8]) -> bool {
-        // What can't be read is no password's; the loader has read it.
+        // A hash that can't be read fits no password. The loader refuses such hashes.
         bcrypt::verify(password, &self.0).unwrap_or(false)
     }
 
-    /// The text, to tell hashes apart by.
+    /// The hash's text, by which two hashes are told apart.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -41,10 +41,11 @@ impl fmt::Debug for PasswordHash {
     }
 }
 
-/// Who may come in.
+/// Users and the hashes of their passwords.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Users {
     by_name: HashMap<Vec<u8>, PasswordHash>,
+    /// Checked for names that are not there, so that they take as long as the others.
     nobody: PasswordHash,
 }
 
@@ -90,8 +91,9 @@ impl Users {
         }
     }
 
-    /// The hash that a password has to be checked with, and whether there is a user of that name: without one no password
-    /// fits, which takes as long as the dearest of the file's.
+    /// The hash to check a password with, and whether there is a user of that name. For an unknown name it is a hash
+    /// that no password fits, as slow to check as the slowest of the file: the time does not tell which names there
+    /// are.
     pub fn hash_of(&self, name: &[u8]) -> (&PasswordHash, bool) {
         match self.by_name.get(name) {
             Some(hash) => (hash, true),
@@ -129,7 +131,7 @@ fn user(line: &str) -> Result<(&str, PasswordHash, u32), String> {
     Ok((name, PasswordHash(hash.to_owned()), cost))
 }
 
-/// What a hash is that is none of ours.
+/// How a password is stored that is not hashed by bcrypt.
 fn kind(hash: &str) -> &'static str {
     const KINDS: [(&str, &str); 8] = [
         ("$apr1$", "hashed by Apache's MD5"),
@@ -145,7 +147,7 @@ fn kind(hash: &str) -> &'static str {
     known.map_or("hashed by crypt, or not at all", |(_, kind)| kind)
 }
 
-/// A hash of that cost which no password that anybody could find has.
+/// A random hash of that cost: no password that can be found fits it.
 fn nobody(cost: u32) -> PasswordHash {
     let digits = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789".as_bytes();
     let random: String =
@@ -158,7 +160,7 @@ fn nobody(cost: u32) -> PasswordHash {
 mod tests {
     use super::*;
 
-    /// Of "wonderland", by `htpasswd -nbBC 4 alice wonderland`.
+    /// A hash of cost 4 with a fixed salt.
     fn hash(password: &str, kind: bcrypt::Version) -> String {
         bcrypt::hash_with_salt(password, 4, [7; 16]).unwrap().format_for_version(kind)
     }

@@ -1,17 +1,17 @@
-//! Keys that are allowed and do nothing as things are.
+//! Keys that are allowed but have no effect in this configuration.
 
 use super::{Config, PoolConfig};
 use balancer_pool::backend::InFlightBound;
 
-/// Keys of `balancing` that only a pool's line goes by.
+/// Keys of `balancing` that matter only to a pool's line.
 const OF_LINES: [&str; 4] = ["queue_order", "queue_size", "queue_target", "queue_timeout"];
 
-/// Those that only measured bounds go by.
+/// Keys of `balancing` that matter only to measured bounds.
 const OF_MEASURED: [&str; 3] = ["auto.start", "auto.min", "auto.max"];
 
 impl Config {
-    /// A sentence for each key that is set and does nothing: of a line where no request ever waits, or of bounds that are measured
-    /// where none is.
+    /// A sentence for each key that is set and has no effect: one of a line in which no request ever waits, or of
+    /// measured bounds where no bound is measured.
     pub fn idle_keys(&self) -> impl Iterator<Item = String> {
         self.changed.iter().filter_map(|key| {
             let (above, name) = key.rsplit_once("balancing.")?;

@@ -14,7 +14,7 @@ use crate::declare::{self, Fault, FaultOrigin, Lines, Member, Node, Report, Sect
 /// Largest configuration file. 1,024 backends need about 100 KiB.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
-/// Whoever is neither the file's owner nor in its group may read it.
+/// The permission bit by which users outside of the file's group may read it.
 const OTHERS_READ: u32 = 0o004;
 
 /// What the command line says about the configuration.
@@ -37,8 +37,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// Where limits are kept unless `database.url` says it: beside the file, and without a file nowhere, so that trying the
-    /// program out leaves nothing behind.
+    /// Where limits are kept unless `database.url` says it: in `--data`, else beside the file, and without a file in
+    /// memory, so that trying the program out leaves nothing behind.
     fn store(&self, base: &Path) -> DatabaseUrl {
         match &self.data {
             Some(folder) => DatabaseUrl::Sqlite(folder.join("balancer.db")),
@@ -61,6 +61,9 @@ pub struct Loaded {
 
 /// Reads and checks the configuration: the file of `--config`, else of `BALANCER_CONFIG`, else `config.json`, or with
 /// `--to` none; the environment over it; the command line over both.
+///
+/// # Errors
+/// Every fault of them at once.
 pub fn load(options: &Options, env: &[(OsString, OsString)]) -> Result<Loaded, Faults> {
     if !options.to.is_empty() {
         let root = Node::new(FaultOrigin::Flag("--to"), Value::Object(Vec::new()));
@@ -86,7 +89,7 @@ pub fn from_text(text: &str, base: &Path) -> Result<Config, Faults> {
 
 /// Every key that exists, in the order in which the code reads them.
 pub fn keys() -> Vec<Key> {
-    // Together they open what is read only when it is there.
+    // Some objects are read only when they are there: these two have all of them.
     const EVERY: [&str; 2] = [
         r#"{"backends": [{"name": "a", "url": "http://127.0.0.1:9001"}],
             "balancing": {"sticky": {"secret": "0123456789abcdef"}},
@@ -101,7 +104,7 @@ pub fn keys() -> Vec<Key> {
         let built = parse_file(text)
             .map_err(|fault| Faults::new("", vec![fault]))
             .and_then(|root| build("", root, &Options::default(), &env, Path::new("."), None));
-        // Tests hold that both are configurations and that no key is left out.
+        // Tests check that both are valid and that no key is left out.
         for key in built.map(|loaded| loaded.keys).unwrap_or_default() {
             if keys.iter().all(|known| known.path != key.path) {
                 keys.push(key);

@@ -46,15 +46,15 @@ pub use secret::{Secret, SecretHash};
 pub use tls::TlsConfig;
 pub(crate) use words::{BACKEND_URL, IN_FLIGHT, NAME as BACKEND_NAME};
 
-/// Everything that `config.json`, the environment and the command line say, checked. CONTRACT's shipped values are the
-/// defaults, except where a field says otherwise.
+/// Everything that `config.json`, the environment and the command line say, checked. The defaults are the values of the
+/// shipped `config.json`, except where a field says otherwise.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where the public port listens: one address or several; none where there is a TLS port alone.
     pub listen: Vec<SocketAddr>,
     /// The TLS port; `None`: there is none.
     pub tls: Option<TlsConfig>,
-    /// The front door.
+    /// How clients' connections are accepted and read.
     pub frontend: Frontend,
     /// The first is `default`, whose keys stand at the top.
     pub pools: Vec<PoolConfig>,
@@ -87,7 +87,8 @@ pub struct Config {
     pub changed: Vec<String>,
     /// What to tell the operator when others can read the secrets of the file that it was read from.
     pub exposed: Option<String>,
-    /// The same with their values, for a comparison with another configuration.
+    /// The keys that were given and are not at their defaults, with their values, for a comparison with another
+    /// configuration.
     pub given: Given,
 }
 
@@ -96,7 +97,7 @@ pub struct Config {
 pub enum Engine {
     /// `epoll` where it is built, else `tiny_http`.
     Auto,
-    /// Our own front door, Linux.
+    /// Our own event loops, on Linux.
     Epoll,
     /// The portable engine.
     TinyHttp,
@@ -115,7 +116,7 @@ impl Engine {
 #[allow(missing_docs)]
 pub struct Frontend {
     pub engine: Engine,
-    /// What is given; [`Frontend::workers`] says what holds.
+    /// As it was given; [`Frontend::workers`] is the number in force.
     pub workers: Option<usize>,
     pub max_connections: usize,
     pub max_connections_per_ip: usize,
@@ -153,7 +154,7 @@ pub struct Frontend {
 
 /// Worker threads of the portable engine unless the configuration names a number.
 const PORTABLE_WORKERS: usize = 64;
-/// More loops would only take the processors from each other.
+/// More loops than this on each core would only compete for it.
 const MOST_LOOPS_A_CORE: usize = 4;
 
 impl Config {
@@ -170,12 +171,12 @@ impl Frontend {
         self.workers.unwrap_or_else(usual)
     }
 
-    /// The most that [`Frontend::workers`] may be, where the machine says so.
+    /// The most loops that may be configured; `None` on the portable engine, whose threads the machine does not bound.
     fn most_workers(&self) -> Option<usize> {
         (!self.engine.is_portable()).then(|| MOST_LOOPS_A_CORE * cores())
     }
 
-    /// How much of a request's head is taken.
+    /// The bounds on a request's head.
     pub fn head_bounds(&self) -> Bounds {
         Bounds {
             max_head_bytes: self.max_head_bytes,
@@ -186,7 +187,7 @@ impl Frontend {
     }
 }
 
-/// How many threads run at once on what this process has of the machine.
+/// How many threads can run at once: the processors that this process may use.
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }

@@ -29,7 +29,7 @@ pub struct PoolConfig {
 }
 
 impl PoolConfig {
-    /// What stands before the paths of its keys: `pools.api.`; nothing for the one at the top.
+    /// The beginning of the paths of its keys: `pools.api.`; nothing for the pool at the top.
     pub fn path(&self) -> String {
         if self.name == DEFAULT_POOL { String::new() } else { format!("pools.{}.", self.name) }
     }
@@ -44,7 +44,7 @@ pub struct Balancing {
     pub hash_on: HashOn,
     /// Most requests at once on all backends together.
     pub max_in_flight: Option<u32>,
-    /// Where bounds of backends that are measured begin, and between what they stay.
+    /// Where a measured bound of a backend begins, and its least and most.
     pub auto: AutoBounds,
     /// Most requests that wait for a backend with room.
     pub queue_size: usize,
@@ -52,7 +52,7 @@ pub struct Balancing {
     pub queue_timeout: Duration,
     /// Which of them goes next.
     pub queue_order: QueueOrder,
-    /// How long one waits whose client always has others waiting.
+    /// How long a request waits whose client has had others waiting for a second; `None`: `queue_timeout`.
     pub queue_target: Option<Duration>,
     /// Clients stay with the backend that they were given.
     pub sticky: Option<Sticky>,
@@ -107,14 +107,14 @@ pub struct UpstreamConfig {
     pub retry_budget: f64,
     /// How often backend names are resolved.
     pub resolve_interval: Duration,
-    /// Of an answer.
+    /// Most bytes of an answer's head.
     pub max_head_bytes: usize,
     pub max_headers: usize,
     /// Take answers of old applications that break RFC 9112 in ways that do no harm.
     pub accept_invalid: bool,
     /// Add `Via` to requests.
     pub via: bool,
-    /// How backends with `https://` are known.
+    /// How backends with `https://` are authenticated.
     pub tls: BackendTlsSettings,
 }
 

@@ -7,7 +7,7 @@ use balancer_limiter::identity::{KeySource, UnknownKeys};
 use balancer_limiter::request_rules::RequestRules;
 use balancer_limiter::terms::Terms;
 
-/// How limiter fields stand in answers.
+/// Which rate-limit fields answers have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RateLimitHeaders {
     /// `RateLimit-Policy` and `RateLimit` of draft-ietf-httpapi-ratelimit-headers-11.
@@ -34,11 +34,12 @@ pub enum BudgetScope {
 /// `rate_limit`.
 #[derive(Clone, Debug)]
 pub struct RateLimit {
-    /// Where keys stand, in order; the address comes after them.
+    /// Where a client's key is looked for, in order; its address comes after them.
     pub keys: Vec<KeySource>,
     /// What becomes of a key that the store does not know.
     pub unknown_keys: UnknownKeys,
-    /// What an unknown client gets; `None`: no limit. (In code `None`, in the shipped file 1000 at 500 a second.)
+    /// The limit of a client that no entry names; `None`: no limit. The default is `None`; the shipped file has 1000
+    /// tokens at 500 a second.
     pub default: Option<Terms>,
     /// IPv6 clients are grouped by this many bits; 1 to 128.
     pub ipv6_prefix: u8,
@@ -48,10 +49,10 @@ pub struct RateLimit {
     pub shared_budget: BudgetScope,
     /// Peers whose forwarding headers count.
     pub trusted_proxies: Vec<IpNet>,
-    /// How the limiter's fields stand in answers.
+    /// Which rate-limit fields answers have.
     pub headers: RateLimitHeaders,
     /// What some requests need beside or instead of a token of their client's limit.
     pub rules: RequestRules,
-    /// Scripts of which origins may see refusals; `None`: none.
+    /// Origins whose scripts may see refusals; `None`: none.
     pub cors: Option<Cors>,
 }

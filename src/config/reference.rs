@@ -45,7 +45,7 @@ fn is_section(key: &Key) -> bool {
     matches!(key.shape, Shape::Section | Shape::Named(_))
 }
 
-/// Whether keys stand below it.
+/// Whether there are keys below it.
 fn is_group(key: &Key, keys: &[Key]) -> bool {
     is_section(key) || has_below(&key.path, keys) || has_below(&format!("{}[]", key.path), keys)
 }
@@ -73,7 +73,7 @@ fn table<'a>(page: &mut String, keys: impl Iterator<Item = &'a Key>) {
     }
 }
 
-/// Words that may hold what means something to Markdown.
+/// Escapes what Markdown would take for markup.
 fn text(words: &str) -> String {
     words.replace('|', "\\|").replace('<', "&lt;").replace("[[", "\\[\\[").replace("_ -", "\\_ -")
 }

@@ -25,13 +25,13 @@ pub struct RouteList {
 pub struct RouteConfig {
     /// Different from those of other routes.
     pub name: Arc<str>,
-    /// For which hosts it is.
+    /// The hosts that it is for.
     pub host: HostPattern,
     /// For this path and all below it.
     pub path: String,
     /// What becomes of its requests.
     pub action: RouteAction,
-    /// Each has one bucket, of which every client has its own. One that several routes name is the same in all of them.
+    /// One rule for each bucket; every client has a bucket of its own. Routes that name the same bucket share it.
     pub rules: Vec<Arc<RequestRule>>,
     /// Most requests at once of one client by this route.
     pub max_in_flight: Option<u32>,
@@ -49,13 +49,13 @@ pub struct RouteConfig {
     pub set_request_headers: Vec<SetField>,
     /// Fields of answers.
     pub set_response_headers: Vec<SetField>,
-    /// Clients that alone may come in; none: all.
+    /// Only clients of these networks are let in; empty: all are.
     pub allow: Vec<IpNet>,
-    /// Clients that may not.
+    /// Clients of these networks are refused.
     pub deny: Vec<IpNet>,
-    /// Whose password clients have to show.
+    /// Clients have to show the name and the password of one of these; `None`: they need not.
     pub users: Option<Arc<Users>>,
-    /// What is sent with these statuses of ours instead of a problem, to who prefers HTML.
+    /// Pages by status, sent with our own refusals instead of a problem document to clients that prefer HTML.
     pub errors: Vec<(u16, Arc<[u8]>)>,
 }
 

@@ -1,6 +1,6 @@
-//! The configuration file's JSON Schema (draft 2020-12), made of the keys as the code declares them. It says less than
-//! [`super::load()`] checks: doubled keys, names that must differ, bounds that another key sets, and what is outside of the
-//! file, only `balancer check` knows.
+//! The configuration file's JSON Schema (draft 2020-12), made of the keys as the code declares them. It finds less than
+//! [`super::load()`] does: only `balancer check` finds doubled keys, names that must differ, bounds that another key
+//! sets, and faults outside of the file.
 
 use serde_json::{Map, Value, json};
 
@@ -21,7 +21,7 @@ pub fn schema() -> Value {
         ("$schema", json!("https://json-schema.org/draft/2020-12/schema")),
         ("title", json!("Balancer's configuration")),
         ("description", json!(format!("As version {} reads it.", env!("CARGO_PKG_VERSION")))),
-        // Words of VS Code's, which would mark them as errors otherwise; other readers pass over them.
+        // Keywords of VS Code alone, which otherwise marks both as errors.
         ("allowComments", json!(true)),
         ("allowTrailingCommas", json!(true)),
     ];
@@ -41,7 +41,7 @@ impl More for Together {
             Shape::Objects { max, .. } if key.path == "backends" => {
                 let url = (words::BACKEND_URL.schema)();
                 let object = object("backends[]", keys, self);
-                // Not one of two: what is wrong with an object is told of its members.
+                // Not `anyOf`: so a validator reports the faults of an object's members.
                 let item = json!({ "if": { "type": "string" }, "then": url, "else": object });
                 Some(json!({ "type": "array", "items": item, "maxItems": max }))
             }
@@ -56,7 +56,7 @@ impl More for Together {
         together(path)
     }
 
-    /// What makes a configuration without backends of the top is said apart.
+    /// Backends at the top may be missing where there are pools or routes: see `has_place_to_go`.
     fn is_required(&self, key: &Key) -> bool {
         key.path != "backends"
     }
@@ -92,7 +92,7 @@ fn limit(text: Value, mut buckets: Map<String, Value>) -> Value {
     json!({ "anyOf": [text, numbers, buckets] })
 }
 
-/// Which keys of an object belong together, or to what.
+/// Rules between the keys of one object.
 fn together(path: &str) -> Vec<Value> {
     let has = |name: &str, form: Value| json!({ "required": [name], "properties": { name: form } });
     let text = json!({ "type": "string" });
@@ -147,7 +147,7 @@ fn together(path: &str) -> Vec<Value> {
     }
 }
 
-/// Pools by their names: each has backends, and sections as they stand at the top, which say what it leaves out.
+/// Pools by their names. Each has backends, and the sections of the top, from which it takes what it leaves out.
 fn pools(keys: &[Key]) -> Value {
     let mut properties = Map::new();
     for key in keys.iter().filter(|key| POOL.contains(&key.path.as_str())) {
@@ -170,7 +170,7 @@ fn pools(keys: &[Key]) -> Value {
     })
 }
 
-/// What is not given here may be given at the top: nothing is missing, and defaults are for there.
+/// Takes out what must be given and the defaults: what a pool leaves out is as it is at the top.
 fn overriding(schema: &mut Value) {
     match schema {
         Value::Object(members) => {

@@ -1,4 +1,4 @@
-//! Text that is not to be seen.
+//! Texts that are never shown, and hashes of tokens.
 
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
@@ -25,7 +25,7 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// What is kept of a token: enough to know it again. Never shows, either.
+/// The hash of a token, by which it is recognised. Never shows in a log or in `Debug`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretHash([u8; 32]);
 

@@ -1,4 +1,4 @@
-//! What `tls` says.
+//! `tls`, checked.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::tls::FrontSettings;
 pub struct TlsConfig {
     /// Where the TLS port listens: one address or several.
     pub listen: Vec<SocketAddr>,
-    /// Certificates and what handshakes are made by.
+    /// Certificates, and what handshakes go by.
     pub front: FrontSettings,
     /// The plain port sends clients to this one.
     pub redirect: bool,

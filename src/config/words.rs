@@ -1,5 +1,6 @@
-//! What keys take, in the words that faults and the reference say it with, and as a JSON Schema. A pattern is never narrower
-//! than the readers in [`super::forms`] and beside the keys, and wider where none can say it.
+//! What keys take: the words of faults and of the reference, and a JSON Schema. A pattern is never narrower than the
+//! code in [`super::forms`] and beside the keys that reads the value; it is wider where a pattern can't express the
+//! rule.
 
 use serde_json::{Value, json};
 
@@ -150,9 +151,9 @@ const TOKEN_CHARS: &str = "[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}";
 const PORT_DIGITS: &str =
     "0*([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])";
 const BYTE: &str = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])";
-/// Which colons belong where is left to the reader.
+/// Where colons may be is left to the code that reads it.
 const V6: &str = "[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*";
-/// All else is the client's own parser's.
+/// The PostgreSQL client's own parser judges the rest.
 const POSTGRES_URL: &str = "postgres(ql)?://.+";
 
 fn v4() -> String {

@@ -1,4 +1,4 @@
-//! Durations as they are written.
+//! Durations as users write them: `1m30s`.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! What is wrong with what was read, and where.
 
-/// Where a value came from. In the order that faults are told in.
+/// Where a value came from. Faults are sorted by it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FaultOrigin {
     /// A line of the file, from 1.
@@ -19,7 +19,7 @@ pub type Parsed<T> = Result<T, Option<String>>;
 /// One fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Where.
+    /// Where the value was given.
     pub origin: FaultOrigin,
     /// The key: `backends[0].url`, or `/buckets/0/per` in a body; empty when the fault is of no single key.
     pub path: String,
@@ -27,9 +27,10 @@ pub struct Fault {
     pub text: String,
 }
 
-/// The known word that a mistyped one is nearest to: one slip in a short word, one more for each four letters.
+/// The known word that is nearest to a mistyped one. Up to one slip is allowed, and one more for each four letters of
+/// the shorter word.
 fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    /// No known word is longer, and to compare one that is takes time and memory.
+    /// No known word is longer; comparing a longer one would take time and memory.
     const MAX_WORD_BYTES: usize = 128;
     known
         .into_iter()

@@ -1,7 +1,7 @@
-//! Reads objects by declaring their members: each call that reads one says its name, what it takes, its default and what it
-//! is for. Faults are collected, each with its place, and the declarations are what references and schemas are made of. The
-//! configuration is read so, and bodies and queries of the API; what differs is said by a [`ReaderRules`]. May use nothing of the
-//! program.
+//! Reads objects member by member. Each call that reads a member also declares it: its name, what it takes, its default
+//! and what it is for. Faults are collected with their places; reference pages and schemas are made from the
+//! declarations. The configuration is read this way, and so are bodies and queries of the API; [`ReaderRules`] says
+//! what differs. May use nothing of the program.
 
 mod duration;
 mod fault;

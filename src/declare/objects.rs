@@ -1,11 +1,11 @@
-//! Lists of objects, objects that may be missing, and objects whose names are the user's.
+//! Lists of objects, objects that may be missing, and objects whose member names the user chooses.
 
 use super::section::Section;
 use super::spec::{Shape, Spec};
 use super::tree::{Member, Node, Value};
 
 impl Section<'_> {
-    /// A list of objects, as it was declared. Without any element the keys of one are declared all the same.
+    /// A list of objects, as it was declared. The keys of an element are declared even if there is no element.
     pub fn objects<T>(&mut self, spec: &Spec, mut each: impl FnMut(Section<'_>) -> T) -> Vec<T> {
         let nodes = self.object_nodes(spec);
         if nodes.is_empty() && matches!(spec.shape, Shape::Objects { schema: None, .. }) {
@@ -18,7 +18,7 @@ impl Section<'_> {
         values
     }
 
-    /// The same; what is read of each is all that it may hold.
+    /// The same; members of an element that `read` does not read are faults.
     pub fn each<T>(&mut self, spec: &Spec, mut read: impl FnMut(&mut Section<'_>) -> T) -> Vec<T> {
         self.objects(spec, |mut one| {
             let value = read(&mut one);
@@ -27,7 +27,7 @@ impl Section<'_> {
         })
     }
 
-    /// The same, unread.
+    /// The elements of a list of objects, not read yet.
     pub fn object_nodes(&mut self, spec: &Spec) -> Vec<Node> {
         let Shape::Objects { min, max, .. } = spec.shape else { return Vec::new() };
         let elements = self.some(spec, |node| match &node.value {
@@ -37,7 +37,7 @@ impl Section<'_> {
         elements.unwrap_or_default()
     }
 
-    /// An object below this one, if there is one; a missing one reads as `null`, and its keys are declared all the same.
+    /// An object below this one; a missing one reads as `null`. Its keys are declared in both cases.
     pub fn section_of<T>(
         &mut self,
         name: &'static str,
@@ -52,7 +52,7 @@ impl Section<'_> {
         None
     }
 
-    /// The members of an object whose names are the user's: at most so many, each name once.
+    /// The members of an object whose member names the user chooses: at most `max`, each name once.
     pub fn entries(&mut self, spec: &Spec, max: usize) -> Vec<Member> {
         let all: Vec<Member> = self.value(spec, |node| match &node.value {
             Value::Null if spec.nullable => Ok(Vec::new()),

@@ -11,10 +11,10 @@ use super::tree::{self, Node, Value};
 pub struct ReaderRules {
     /// What a member is called: a key, a parameter.
     pub noun: &'static str,
-    /// Places are JSON pointers (RFC 6901), and who gave something unknown is told what is known; else places are paths
-    /// such as `a.b[0]`.
+    /// Places are JSON pointers (RFC 6901), and the fault of an unknown name lists the known ones; else places are
+    /// paths such as `a.b[0]`.
     pub is_call: bool,
-    /// Most faults that are told.
+    /// Most faults that are reported.
     pub max_faults: usize,
 }
 
@@ -25,11 +25,11 @@ const CONFIGURATION: ReaderRules = ReaderRules { noun: "key", is_call: false, ma
 pub struct Report {
     pub(super) rules: ReaderRules,
     pub faults: Vec<Fault>,
-    /// As they were declared. `None`: declarations and values are not wanted.
+    /// The keys as they were declared. `None`: declarations and values are not wanted.
     pub keys: Option<Vec<Key>>,
     /// Keys that were given another value than their default.
     pub changed: Vec<String>,
-    /// The same with their values, and those without a default.
+    /// The same keys with their values, and the given keys that have no default.
     pub given: BTreeMap<String, Node>,
     /// Keys of the file that hold a secret.
     pub secrets: Vec<String>,
@@ -59,7 +59,7 @@ impl Report {
         }
     }
 
-    /// These, before those from that number on.
+    /// Puts these before the faults from number `at` on.
     pub(super) fn insert(&mut self, at: usize, faults: Vec<Fault>) {
         self.faults.splice(at..at, faults);
         self.faults.truncate(self.rules.max_faults);
@@ -93,8 +93,9 @@ impl Report {
         }
     }
 
-    /// Remembers a key that was given another value than its default, or with `overrides` over something else than that.
-    /// Lists of objects and objects by names of the user's are not: the keys of their elements are.
+    /// Remembers a given key if its value is not the default; with `overrides`, which says that something else than the
+    /// default would apply without it, also a value that equals the default. Lists of objects and named objects are not
+    /// remembered: the keys of their elements are.
     pub(super) fn note(&mut self, spec: &Spec, path: String, node: &Node, overrides: bool) {
         if self.keys.is_none() || matches!(spec.shape, Shape::Named(_)) {
             return;
@@ -117,14 +118,15 @@ impl Report {
         }
     }
 
-    /// Remembers whether there is an object where there need not be one.
+    /// Remembers whether an object that may be `null` is one.
     pub(super) fn note_section(&mut self, path: String, node: &Node) {
         let value = Value::Bool(!matches!(node.value, Value::Null));
         self.given.insert(path, Node::new(node.origin.clone(), value));
     }
 }
 
-/// Puts unknown keys behind all other faults, and says where one may have been meant to stand, where no key beside it was.
+/// Puts unknown keys behind all other faults. If no key beside an unknown one has a similar name, suggests a key of the
+/// same name elsewhere.
 pub fn tell_places(faults: &mut [Fault], keys: &[Key]) {
     faults.sort_by_key(|fault| fault.text.starts_with("unknown key"));
     for fault in faults.iter_mut().filter(|fault| fault.text == "unknown key") {
@@ -138,13 +140,13 @@ pub fn tell_places(faults: &mut [Fault], keys: &[Key]) {
     }
 }
 
-/// What stands in for a key; `None`: nothing does.
+/// The default of a key; `None`: it has none.
 pub(super) fn default_of(spec: &Spec) -> Option<Node> {
     let is_one = !spec.default.is_empty() && spec.default != OPTIONAL;
     is_one.then(|| tree::parse(spec.default, &|_| FaultOrigin::Whole).ok()).flatten()
 }
 
-/// Whether what a secret key holds is one: a database's URL is, when there is a password in it.
+/// Whether the value of a secret key has to be hidden: a database's URL only when there is a password in it.
 fn is_secret(text: &str) -> bool {
     match text.split_once("://") {
         Some((_, rest)) => {

@@ -16,7 +16,7 @@ pub trait More {
         None
     }
 
-    /// Which keys of the object at that path belong together, or to what.
+    /// Rules between keys of the object at that path.
     fn together(&self, _path: &str) -> Vec<Value> {
         Vec::new()
     }
@@ -56,7 +56,7 @@ pub fn schema_of_value(spec: &Spec) -> Value {
     schema
 }
 
-/// The object whose keys stand below that path.
+/// The object whose keys are declared below that path.
 pub fn object(path: &str, keys: &[Key], more: &impl More) -> Map<String, Value> {
     let mut properties = Map::new();
     let mut required = Vec::new();
@@ -79,13 +79,13 @@ pub fn object(path: &str, keys: &[Key], more: &impl More) -> Map<String, Value> 
     object
 }
 
-/// The key's own name if it stands directly below that path.
+/// The key's own name if it is declared directly below that path.
 fn leaf<'a>(path: &str, key: &'a str) -> Option<&'a str> {
     let rest = if path.is_empty() { key } else { key.strip_prefix(path)?.strip_prefix('.')? };
     (!rest.contains('.')).then_some(rest)
 }
 
-/// A key with what it is for and what stands in for it.
+/// The schema of a key, with its description and its default.
 pub fn property(key: &Key, keys: &[Key], more: &impl More) -> Value {
     let form = more.form(key, keys).unwrap_or_else(|| form(key, keys, more));
     let mut property = if key.nullable { or_null(form) } else { form };
@@ -143,7 +143,7 @@ fn or_null(mut form: Value) -> Value {
     form
 }
 
-/// A duration within bounds, as far as it stands in one unit; of several units only the form is judged.
+/// A duration within bounds if it is written in one unit; of one in several units only the form is checked.
 pub fn duration_pattern(min: &str, max: &str) -> String {
     let bound_ms = |text| parse_duration(text).map_or(0, |bound| bound.as_millis());
     let (min_ms, max_ms) = (bound_ms(min), bound_ms(max));
@@ -153,7 +153,7 @@ pub fn duration_pattern(min: &str, max: &str) -> String {
         (least <= most).then(|| format!("0*{}{unit}", between(least, most)))
     });
     let one = one.collect::<Vec<_>>().join("|");
-    // Two of the units at least: what begins with one goes on with a digit.
+    // At least two units: behind the first one comes another digit.
     let several = "(?=[0-9]+[a-z]+[0-9])([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?";
     format!("^({one}|{several})$")
 }
@@ -170,7 +170,7 @@ pub fn between(least: u128, most: u128) -> String {
     format!("({})", forms.join("|"))
 }
 
-/// Those between two numbers of as many digits, `before` in front of each.
+/// The numbers between two numbers of the same length, with `before` in front of each.
 fn same_length(from: &str, to: &str, before: String, forms: &mut Vec<String>) {
     let (Some(first), Some(last)) = (from.chars().next(), to.chars().next()) else {
         forms.push(before);

@@ -14,21 +14,21 @@ pub struct Section<'r> {
     members: Vec<Member>,
     above: Option<Above>,
     known: Vec<&'static str>,
-    /// It is no object at all, which has been said: nothing is missing in it.
+    /// The value is no object. That was reported, so missing keys are not.
     broken: bool,
     /// How many faults there were when it was opened.
     begin: usize,
 }
 
-/// What an object takes over from another one, member by member, where it says nothing itself. What is wrong with those was
-/// said there, and they are not given here. None of its keys is declared.
+/// What an object inherits from another one, member by member, where it has no member of that name itself. Faults of
+/// inherited members are reported at the other object; here they do not count as given, and no key is declared.
 struct Above {
     path: String,
     members: Vec<Member>,
 }
 
 impl<'r> Section<'r> {
-    /// The outermost object; a node that is none reads as one in which nothing is missing.
+    /// The outermost object. If the node is no object, no missing key is reported.
     pub fn root(report: &'r mut Report, node: Node) -> Self {
         Self::open(report, String::new(), node, None)
     }
@@ -55,8 +55,8 @@ impl<'r> Section<'r> {
         self.report.below(&self.path, place)
     }
 
-    /// Reports a fault of a key of this object, or below one (`rules[2].name`), where that stands. In what is no object
-    /// nothing is wrong besides.
+    /// Reports a fault of a key of this object, or below one (`rules[2].name`), at the place where it was given. If the
+    /// value is no object, nothing else is reported of it.
     pub fn fault(&mut self, place: &str, text: impl Into<String>) {
         if !self.broken && !self.is_said(place) {
             let origin = self.origin_at(place);
@@ -65,13 +65,13 @@ impl<'r> Section<'r> {
         }
     }
 
-    /// Reports a fault of a member of an object whose names are the user's.
+    /// Reports a fault of a member of an object whose member names the user chooses.
     pub fn fault_of(&mut self, name: &str, member: &Member, text: impl Into<String>) {
         let path = self.report.below(&self.path_of(name), &member.name);
         self.report.fault(member.origin.clone(), path, text);
     }
 
-    /// Whether something is taken over from another object, where it has a fault.
+    /// Whether a key is inherited and its fault is reported at the other object.
     fn is_said(&self, place: &str) -> bool {
         self.above.as_ref().is_some_and(|above| {
             !self.has(place.split(['.', '[']).next().unwrap_or(place))
@@ -79,7 +79,7 @@ impl<'r> Section<'r> {
         })
     }
 
-    /// Where a key stands, or else what is nearest above it.
+    /// Where a key was given, or else the nearest object above it.
     pub fn origin_at(&self, place: &str) -> FaultOrigin {
         let mut parts = place.split(['.', '[', ']']).filter(|part| !part.is_empty());
         let mut at = parts.next().and_then(|name| self.find(name));
@@ -110,7 +110,7 @@ impl<'r> Section<'r> {
         self.get(name).is_some_and(|node| !matches!(node.settled().value, Value::Null))
     }
 
-    /// What stands under that name, or is taken over.
+    /// The value of that name, own or inherited.
     pub fn get(&self, name: &str) -> Option<Node> {
         self.find(name).cloned()
     }
@@ -125,14 +125,14 @@ impl<'r> Section<'r> {
         self.report.has(&self.path_of(name)) || self.is_said(name)
     }
 
-    /// Whether nothing in this object has a fault, nor what it takes over.
+    /// Whether nothing in this object has a fault, and nothing that it inherits.
     pub fn is_sound(&self) -> bool {
         let above = self.above.as_ref().map(|above| &above.path);
         let mut paths = above.into_iter().chain([&self.path]);
         !paths.any(|path| self.report.faults.iter().any(|fault| fault.path.starts_with(path)))
     }
 
-    /// A key of earlier versions that nothing stands for any more, and what it was.
+    /// Reports a key of earlier versions that has no successor; `was` says what it set.
     pub fn gone(&mut self, name: &str, was: &str) {
         if self.has(name) {
             self.fault(name, format!("is gone, and nothing replaces it: it was {was}; take it out"));
@@ -140,7 +140,7 @@ impl<'r> Section<'r> {
         }
     }
 
-    /// Keys that others of its kind have, and that are refused here in words of their own.
+    /// Keys that other objects of its kind have. Here the caller refuses them with a message of its own.
     pub fn know(&mut self, names: &[&'static str]) {
         self.known.extend(names);
     }
@@ -161,14 +161,14 @@ impl<'r> Section<'r> {
         }
     }
 
-    /// Reads a key of any form. After a fault, and where it may be left out, `T`'s default stands in.
+    /// Reads a key of any form. After a fault, and if an optional key is left out, the result is `T::default()`.
     pub fn value<T: Default>(&mut self, spec: &Spec, parse: impl Fn(&Node) -> Parsed<T>) -> T {
         self.declare(spec);
         let Some(node) = self.get(spec.name) else {
             if spec.default.is_empty() {
                 self.fault(spec.name, format!("is missing; must be {}", spec.shape));
             }
-            // A default goes the way of every other value. A test holds that each one is accepted.
+            // A default is read as a given value is. A test checks that each one is accepted.
             let default = default_of(spec).filter(|_| !self.broken);
             return default.and_then(|node| parse(&node).ok()).unwrap_or_default();
         };
@@ -196,7 +196,7 @@ impl<'r> Section<'r> {
         (!matches!(node.value, Value::Null)).then(|| self.open_at(name, node))
     }
 
-    /// An object below this one, if there is one; a missing one reads as `null`.
+    /// An object below this one; a missing one reads as `null`.
     pub fn section_if_given(&mut self, name: &'static str, about: &'static str) -> Option<Section<'_>> {
         self.declare(&Spec::new(name, Shape::Section, "null", about).or_null());
         let node = self.get(name)?.settled();
@@ -216,7 +216,7 @@ impl<'r> Section<'r> {
         }
     }
 
-    /// An object that stands in this one, which it takes over from where it does.
+    /// An object below this one; it inherits where this one does.
     pub fn open_at(&mut self, place: &str, node: Node) -> Section<'_> {
         let node = node.settled();
         if !matches!(node.value, Value::Object(_)) {
@@ -235,7 +235,7 @@ impl<'r> Section<'r> {
         Section::open(self.report, path, own, above)
     }
 
-    /// The same of an object that takes over members of those names from this one.
+    /// The same for an object that inherits the members of those names from this one.
     pub fn open_over(&mut self, place: &str, node: Node, names: &[&str]) -> Section<'_> {
         let members = self.members.iter().filter(|member| names.contains(&member.name.as_str())).cloned();
         let above = Above { path: self.path.clone(), members: members.collect() };
@@ -255,8 +255,7 @@ impl<'r> Section<'r> {
         Section::open(self.report, path, node, above)
     }
 
-    /// Declares the keys of an object that is not there. Nothing is missing in what is no object, and whatever else is
-    /// wrong with it is nobody's fault.
+    /// Declares the keys of an object that was not given: reads `null` in its place and throws the faults away.
     pub(super) fn declare_keys<T>(&mut self, place: &str, read: impl FnOnce(Section<'_>) -> T) {
         if self.above.is_none() && self.report.keys.is_some() {
             let faults = self.report.faults.len();
@@ -271,7 +270,7 @@ impl<'r> Section<'r> {
         self.report.rules.noun
     }
 
-    /// Reports what nobody asked for, and what is there twice.
+    /// Reports members that no call has read, and names that are there twice.
     pub fn end(self) {
         let ReaderRules { noun, is_call, max_faults } = self.report.rules;
         let mut faults = Vec::new();
@@ -307,8 +306,8 @@ impl<'r> Section<'r> {
     }
 }
 
-/// A variable's text counts as JSON when the key takes that, else as text. JSON text in quotes is the key's type even
-/// when its content is wrong. The node in the error is the reading that the error is about.
+/// Reads a value. A variable's text counts as JSON if the key takes that, else as plain text; a JSON text in quotes is
+/// never taken as plain text. The node in the error is the reading that was refused.
 fn interpret<T>(node: Node, parse: &impl Fn(&Node) -> Parsed<T>) -> Result<T, (Node, Option<String>)> {
     let Value::Raw(text) = &node.value else {
         let node = node.settled();
@@ -323,7 +322,7 @@ fn interpret<T>(node: Node, parse: &impl Fn(&Node) -> Parsed<T>) -> Result<T, (N
     }
 }
 
-/// Who gave an unknown key: several variables may have put values below it.
+/// Where an unknown key was given. Several variables may have set values below it.
 fn sources(member: &Member) -> Vec<FaultOrigin> {
     fn collect(node: &Node, found: &mut Vec<FaultOrigin>) {
         match &node.value {

@@ -1,14 +1,14 @@
-//! How a key is declared: what it takes, what stands in for it, and what it is for.
+//! How a key is declared: what it takes, its default, and what it is for.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use serde_json::{Value, json};
 
-/// The default of a key that may be left out without anything standing in for it. It is no JSON.
+/// In place of a default: the key may be left out, and then has no value. It is no JSON.
 pub const OPTIONAL: &str = "nothing";
 
-/// How a key is declared; see [`Key`].
+/// The declaration of a key, with its name in place of its path; see [`Key`].
 #[derive(Clone, Debug)]
 pub struct Spec {
     pub name: &'static str,
@@ -37,7 +37,7 @@ impl Spec {
         self
     }
 
-    /// The same; it may be left out without anything standing in for it.
+    /// The same; it may be left out, and then has no value.
     pub const fn optional(mut self) -> Self {
         self.default = OPTIONAL;
         self
@@ -59,13 +59,13 @@ impl Spec {
 /// A key as it was declared by the code that reads it.
 #[derive(Clone, Debug)]
 pub struct Key {
-    /// `backends[].url`.
+    /// Its place, without numbers of elements: `backends[].url`.
     pub path: String,
     /// What it takes.
     pub shape: Shape,
     /// Whether `null` is a value of it.
     pub nullable: bool,
-    /// JSON text; empty: it has none and must be given.
+    /// JSON text. Empty: the key has no default and must be given; "nothing": it may be left out, and then has no value.
     pub default: &'static str,
     /// What it is for.
     pub about: &'static str,
@@ -121,10 +121,10 @@ pub enum Shape {
         of: Form,
         /// Most elements.
         max: usize,
-        /// Whether a single element may stand without brackets.
+        /// Whether a single element may be given without brackets.
         single: bool,
     },
-    /// A list of objects, which is what the words say; keys below it are what each takes.
+    /// A list of objects. Keys declared below it are those of each object.
     Objects {
         /// The end of "must be …".
         words: &'static str,
@@ -137,12 +137,12 @@ pub enum Shape {
     },
     /// An object with keys of its own.
     Section,
-    /// An object of what the words say, by names that are the user's.
+    /// An object whose member names the user chooses. Holds the end of "must be …".
     Named(&'static str),
 }
 
 impl Shape {
-    /// A list of objects whose keys stand below it.
+    /// A list of objects whose keys are declared below it.
     pub const fn objects(words: &'static str, min: usize, max: usize) -> Self {
         Self::Objects { words, min, max, schema: None }
     }

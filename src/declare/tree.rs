@@ -1,6 +1,6 @@
-//! JSON text to a tree that knows where each value stands. A configuration is JSON (RFC 8259) with `//` and `/* */` comments, and
-//! with a comma behind the last element, as it is left over when the one behind it is commented out. A body of a call is strict
-//! JSON, of which each part is taken apart when it is read: what is not asked for takes no memory.
+//! JSON text to a tree that knows where each value is. A configuration is JSON (RFC 8259) with `//` and `/* */`
+//! comments, and with a comma behind the last element, which is left over when the next element is commented out. A
+//! body of a call is strict JSON, and its parts are parsed only when they are read: what is not read takes no memory.
 
 use std::fmt;
 use std::ops::Range;
@@ -19,7 +19,7 @@ use balancer_limiter::limit::Rate;
 /// and need not be kept.
 const MAX_PARTS: usize = 10_000;
 
-/// A value and where it stands. Has no `Debug`: it may hold a secret.
+/// A value and where it was given. Has no `Debug`: it may hold a secret.
 #[derive(Clone)]
 pub struct Node {
     pub origin: FaultOrigin,
@@ -69,7 +69,8 @@ impl Node {
         Ok(Self::new(FaultOrigin::Whole, Value::Unread(Part { body: Arc::new(body), at })))
     }
 
-    /// Whether two values are written alike, wherever they stand. Variables' texts never are: no default holds one.
+    /// Whether two values are written alike; where they were given does not count. A variable's raw text equals
+    /// nothing: see [`Node::settled`].
     pub fn same(&self, other: &Self) -> bool {
         match (&self.value, &other.value) {
             (Value::Null, Value::Null) => true,
@@ -91,7 +92,7 @@ impl Node {
         }
     }
 
-    /// A variable's text as JSON, else as text, and a part of a body with its own parts; anything else as it is.
+    /// A variable's text as JSON, else as text, and a part of a body with its own parts; any other value unchanged.
     pub fn settled(self) -> Self {
         match (self.raw_as_json(), self.value) {
             (Some(json), _) => json,
@@ -157,11 +158,11 @@ pub struct Part {
 }
 
 impl Part {
-    /// What it is, with its own parts as they were written; `None`: it holds a text that is none.
+    /// What it is, with its own parts as they were written; `None`: a text in it is not valid Unicode.
     fn unfold(&self, origin: &FaultOrigin) -> Option<Value> {
         let text = self.body.get(self.at.clone())?.trim_ascii();
         let node = |raw: &RawValue| {
-            // It is a piece of the body.
+            // `raw` is a slice of the body, which gives its offset.
             let start = raw.get().as_ptr().addr() - self.body.as_ptr().addr();
             let part = Self { body: Arc::clone(&self.body), at: start..start + raw.get().len() };
             Node::new(origin.clone(), Value::Unread(part))
@@ -176,7 +177,7 @@ impl Part {
                 let member = |(name, raw)| Member { name, origin: origin.clone(), node: node(raw) };
                 Value::Object(parts()?.map(member).collect())
             }
-            // By its value: 10.0 and 1e1 are 10. No float comes near it.
+            // Numbers count by their value: 10.0 and 1e1 are 10. They are never read as floats.
             _ => Value::Number(
                 Rate::parse_decimal(text).map_or_else(|_| text.to_owned(), |rate| rate.to_string()),
             ),
@@ -262,8 +263,8 @@ pub fn parse(text: &str, origin: &dyn Fn(usize) -> FaultOrigin) -> Result<Node, 
     Ok(convert(value, origin))
 }
 
-/// The same text with blanks in the place of comments and of commas before a closing bracket: every byte and every line
-/// stands where it stood.
+/// The same text with blanks in the place of comments and of commas before a closing bracket: every other byte keeps
+/// its offset and its line.
 fn without_comments(text: &str, tokens: &[TokenAndRange<'_>]) -> Vec<u8> {
     let mut plain = text.as_bytes().to_vec();
     let mut blank = |token: &TokenAndRange<'_>| {

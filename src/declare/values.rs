@@ -39,7 +39,7 @@ pub fn micro_of(node: &Node) -> Parsed<u64> {
     }
 }
 
-/// A duration within bounds, which are as they are written.
+/// A duration within bounds; both bounds are written as in the configuration.
 fn duration_of(text: &str, min: &str, max: &str) -> Parsed<Duration> {
     let bounds = parse_duration(min).unwrap_or_default()..=parse_duration(max).unwrap_or(Duration::MAX);
     parse_duration(text).filter(|value| bounds.contains(value)).ok_or(None)
@@ -69,7 +69,7 @@ pub const fn whole(
 }
 
 impl Section<'_> {
-    /// Reads a key of any form. `None`: it is `null`, or left out with nothing standing in, or has a fault.
+    /// Reads a key of any form. `None`: it is `null`, or left out without a default, or has a fault.
     pub fn some<T>(&mut self, spec: &Spec, parse: impl Fn(&Node) -> Parsed<T>) -> Option<T> {
         self.value(spec, |node| match node.value {
             Value::Null if spec.nullable => Ok(None),
@@ -77,7 +77,7 @@ impl Section<'_> {
         })
     }
 
-    /// A text. `None` as of [`Section::some`].
+    /// A text. `None` as with [`Section::some`].
     pub fn text<T>(&mut self, spec: &Spec, parse: impl Fn(&str) -> Parsed<T>) -> Option<T> {
         self.some(spec, |node| match &node.value {
             Value::Text(text) | Value::Word(text) => parse(text),
@@ -85,7 +85,7 @@ impl Section<'_> {
         })
     }
 
-    /// A whole number, as it was declared by [`whole`]. `None` as of [`Section::some`].
+    /// A whole number, as it was declared by [`whole`]. `None` as with [`Section::some`].
     pub fn number<T: TryFrom<u64>>(&mut self, spec: &Spec) -> Option<T> {
         let range = match spec.shape {
             Shape::Whole { min, max } => min..=max,
@@ -116,7 +116,7 @@ impl Section<'_> {
         self.number(&whole(name, &range, default, about).or_null())
     }
 
-    /// A duration within bounds, all three as they are written.
+    /// A duration within bounds; bounds and default are written as in the configuration.
     pub fn duration(
         &mut self,
         name: &'static str,
@@ -140,7 +140,7 @@ impl Section<'_> {
         self.text(&spec, |text| duration_of(text, min, max))
     }
 
-    /// `true` or `false`. `None` as of [`Section::some`].
+    /// `true` or `false`. `None` as with [`Section::some`].
     pub fn flag(&mut self, spec: &Spec) -> Option<bool> {
         self.some(spec, bool_of)
     }
@@ -200,14 +200,14 @@ impl Section<'_> {
         })
     }
 
-    /// A list of at most so many values of one form; with `single`, one may stand without brackets.
+    /// A list of at most `max` values of one form; with `single`, one may be given without brackets.
     pub fn list<T>(&mut self, spec: &Spec, parse: impl Fn(&str) -> Parsed<T>) -> Vec<T> {
         let Shape::List { of, single, .. } = spec.shape else { return Vec::new() };
         let given = self.elements(spec);
         let several = given.len() > 1 || !single;
         let mut values = Vec::with_capacity(given.len());
         for (index, element) in given.into_iter().enumerate() {
-            // A variable that names one element may give it in quotes, or as it is.
+            // A variable that sets one element may give it with or without quotes.
             let quoted = element.raw_as_json().filter(|json| matches!(json.value, Value::Text(_)));
             let element = quoted.unwrap_or(element);
             let parsed = match &element.value {

@@ -1,8 +1,9 @@
-//! Whether a call without a token came to the public port straight from a process of our own user on this machine. Our
-//! loopback address is also where nginx and HAProxy come from, with everybody behind them, and in their default
-//! configuration they add no field that tells of it: so the kernel is asked whose socket the caller's is.
+//! Whether a call without a token came to the public port directly from a process of our own user on this machine. A
+//! proxy on this machine, such as nginx or HAProxy, calls from loopback too, for clients from anywhere, and by default
+//! adds no field that shows it. So the kernel is asked which user has the caller's socket.
 //!
-//! A proxy that runs as our own user can't be told apart (docs/api.md). What can't be told is refused.
+//! A proxy that runs as our own user can't be told apart (docs/api.md). A call is refused when the kernel does not
+//! know.
 
 use ipnet::IpNet;
 
@@ -15,10 +16,10 @@ const PREFIXES: [&str; 4] = ["x-forwarded-", "x-original-", "x-envoy-", "cf-"];
 const NAMES: [&str; 6] =
     ["forwarded", "via", "x-real-ip", "true-client-ip", "x-client-ip", "x-cluster-client-ip"];
 
-/// Whether the kernel can say whose a socket is. Where it can't, the address alone decides.
+/// Whether the kernel can say which user has a socket. Where it can't, the address alone decides.
 const KERNEL_TELLS: bool = cfg!(target_os = "linux");
 
-/// Why it is no such call, for the log. What costs nothing is looked at first, the kernel is asked last.
+/// Why it is no such call, for the log; `None`: it is one. The kernel is asked last, since that costs most.
 pub(super) fn doubt(head: &RequestHead, trusted_proxies: &[IpNet]) -> Option<String> {
     let peer = head.peer.ip().to_canonical();
     if head.version < Version::Http11 {

@@ -19,15 +19,15 @@ const MAX_ADDRESSES: usize = 1_024;
 /// Bits of an IPv6 address that count: a host may have all addresses of its network.
 const IPV6_PREFIX: u8 = 64;
 
-/// Who shares a place when the table is full.
+/// The place that further addresses share when the table is full.
 const CROWD: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// What each address may still get wrong. Takes a lock for a look into one table; asked only about calls with a wrong token.
+/// How many wrong tokens each address may still send. Takes a lock; used only for calls with a wrong token.
 #[derive(Debug, Default)]
 pub(in crate::api) struct WrongTokens(Mutex<HashMap<IpAddr, Bucket>>);
 
 impl WrongTokens {
-    /// Seconds until the next wrong token from this address gets 401 and not 429; `None`: it does now.
+    /// Seconds until a wrong token from this address is answered 401 and not 429; `None`: it is now.
     pub fn wait_s(&self, peer: IpAddr, now: Nanos) -> Option<u64> {
         let table = self.0.lock();
         let bucket = table.get(&place(&table, peer))?;
@@ -75,7 +75,7 @@ mod tests {
         assert_eq!(failures.wait_s(one, 2 * SECOND), None);
         failures.note(one, 2 * SECOND);
         assert_eq!(failures.wait_s(one, 2 * SECOND), Some(1));
-        // Guessing on meanwhile makes it no longer.
+        // Asking does not make the wait longer.
         assert_eq!(failures.wait_s(one, 3 * SECOND), None);
         assert_eq!(failures.wait_s(one, 100 * SECOND), None);
     }

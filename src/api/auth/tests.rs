@@ -171,7 +171,7 @@ fn metrics_may_need_no_token_and_nothing_else_does_then() {
             admin.metrics_without_token = metrics_without_token;
             let call = Call { method, target, fields, peer, ..Call::default() };
             let mut bench = Bench::with(&admin);
-            // Through a proxy before the public port everybody comes from one address.
+            // The public port always asks for the token: behind a proxy all callers have one address.
             if fields.is_empty() && peer.is_empty() && method != "POST" {
                 assert_eq!(bench.call(&call).status, 401, "{method} {target} on the public port");
             }
@@ -219,7 +219,7 @@ fn a_read_token_is_403_on_every_write_and_on_nothing_else() {
                 assert!(!matches!(ask(token), 401 | 403), "{} {path} with {token}", operation.method);
             }
         }
-        // What is not there at all comes first, for everybody.
+        // A method that is not there is 405 before anybody's permission is looked at.
         let fields = [("Authorization", "Bearer t-read")];
         let call = Call { method: "PURGE", target: &path, fields: &fields, ..Call::default() };
         assert_eq!(bench.call(&call).status, 405, "{path}");
@@ -257,7 +257,7 @@ fn whoever_guesses_is_slowed_down_and_nobody_else() {
     }
     let refused = ask("127.0.0.1:2", &wrong);
     assert_eq!((refused.status, refused.fields.get("Retry-After")), (429, Some(&b"1"[..])));
-    assert_eq!(ask("127.0.0.1:2", &right).status, 200, "others' guesses are not his");
+    assert_eq!(ask("127.0.0.1:2", &right).status, 200, "others' guesses do not slow a right token down");
     assert_eq!(ask("127.0.0.1:2", &wrong).status, 429);
     assert_eq!(ask("127.0.0.1:2", &[]).status, 401);
     assert_eq!(ask("127.0.0.2:1", &right).status, 200);

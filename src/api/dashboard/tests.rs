@@ -45,8 +45,8 @@ fn who_is_not_let_in_sees_no_page_and_other_methods_are_none_of_it() {
         let stranger = Call { method: "GET", target, peer: "192.0.2.1:5", ..Call::default() };
         assert_eq!(bench.call(&stranger).status, 403, "{target}");
         assert_eq!(bench.call(&Call { method: "POST", target, ..Call::default() }).status, 405, "{target}");
-        // A link on another site leads here. Behind a token the page is for everybody; without one it is for whom the
-        // API answers, since it shares its origin with the backends' pages.
+        // A link on another site leads here. Where a token is needed everybody may see the page; where none is, only
+        // callers of the API, since backends' pages have the same origin.
         let fields = &[("Host", "lb.example"), ("Sec-Fetch-Site", "cross-site")];
         let linked = Call { method: "GET", target, fields, ..Call::default() };
         assert_eq!(bench.call(&linked).status, 403, "{target}");

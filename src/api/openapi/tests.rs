@@ -28,11 +28,11 @@ fn every_reference_leads_somewhere_and_every_schema_is_used() {
     }
     for name in document["components"]["schemas"].as_object().unwrap().keys() {
         let reference = format!("#/components/schemas/{name}");
-        assert!(found.contains(&reference), "{name} is described for nobody");
+        assert!(found.contains(&reference), "no call refers to {name}");
     }
 }
 
-/// The document and the table are held together by what the API really answers.
+/// What the API really answers shows whether the document fits it.
 #[test]
 fn the_document_has_the_paths_and_methods_that_are_there_and_no_others() {
     let bench = Bench::new();

@@ -107,7 +107,7 @@ fn the_listing_goes_page_by_page_in_byte_order() {
     assert_eq!(seen, ["10.0.0.0/8", "10.0.0.1", "B", "a", "b", "~", "é"]);
     // A page that is full to the last entry has no next one.
     assert_eq!(bench.json("GET", "/limits?limit=7", "").body["next_cursor"], serde_json::Value::Null);
-    // A cursor is a place, not an entry.
+    // A cursor works after the entry that it was made from is deleted.
     let first = bench.json("GET", "/limits?limit=4", "").body["next_cursor"].as_str().unwrap().to_owned();
     bench.json("DELETE", "/limits/delete?client_id=a", "");
     let next = bench.json("GET", &format!("/limits?cursor={first}"), "");

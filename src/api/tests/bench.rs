@@ -116,7 +116,7 @@ pub(in crate::api) fn admin() -> config::Admin {
     }
 }
 
-/// Does what commands say, as far as the API sees it: the pool is that of the file, then what is stored.
+/// Takes the part of the control thread: the pool has the backends of the file, then those of the store.
 fn obey(commands: Receiver<ControlCommand>, bench: &Bench, config: &Config, settings: Settings) {
     let (limits, backends) = (Arc::clone(&bench.limits), bench.backends());
     let (reloaded, file) = (Arc::clone(&bench.reloaded), config.default_pool().backends.clone());
@@ -162,7 +162,7 @@ impl Bench {
         let config = config::from_text(CONFIG, Path::new("/")).unwrap();
         let clock = Clock::real();
         let (metrics, limiter) = (Metrics::new(), Arc::new(Limiter::new(1_000)));
-        // What is in memory answers, however busy the machine is.
+        // A store in memory answers in the end, however busy the machine is.
         let timeout = if matches!(url, DatabaseUrl::Memory) {
             Duration::from_secs(60)
         } else {
@@ -236,7 +236,7 @@ impl Bench {
         Self::with(&config::Admin { token: Some(Secret::new(token)), ..admin() })
     }
 
-    /// Those of the default pool.
+    /// The backends of the default pool.
     fn backends(&self) -> Arc<Backends> {
         Arc::clone(&self.health.policy.load().pools.default_pool().backends)
     }
@@ -254,7 +254,7 @@ impl Bench {
         self.limits.list(None, 1_000).unwrap().into_iter().map(|row| row.client_id).collect()
     }
 
-    /// Without limits: for cases that are too many for a store each.
+    /// Deletes every limit, for tests with too many cases to make a store for each.
     pub(in crate::api) fn emptied(&self) -> &Self {
         for id in self.ids() {
             self.limits.delete(&ClientId::parse(&id).unwrap(), &Actor("test".into())).unwrap();

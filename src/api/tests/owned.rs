@@ -1,4 +1,4 @@
-//! Connections whose other end has an owner by decree, and heads that came over one.
+//! Connections whose peer belongs to a user that the test names, and heads that came over one.
 
 use std::sync::{Arc, LazyLock, Weak};
 

@@ -40,7 +40,7 @@ struct AuditEntry<'a> {
 fn list(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     let page = call.query(|query| Page::read("/v1/audit", query, &[]))?;
-    // A cursor of ours holds what `place` wrote.
+    // A cursor of this listing holds the `seq` of the last row before it.
     let before = page.after.as_deref().and_then(|place| place.parse().ok());
     let mut rows =
         api.parts.limits.audit(before, page.count + 1).map_err(|error| refused(error, "entry", ""))?;

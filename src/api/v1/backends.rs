@@ -1,5 +1,5 @@
-//! `/v1/backends` and, of other pools than the default one, `/v1/pools/{pool}/backends`: where requests go, changed while serving. Those of the configuration file can be changed, and the change
-//! is stored; others are stored whole.
+//! `/v1/backends` and, for other pools than the default one, `/v1/pools/{pool}/backends`: where requests go, changed
+//! while serving. Of a backend in the configuration file only the change is stored; others are stored whole.
 
 mod schemas;
 
@@ -36,7 +36,7 @@ use balancer_pool::backends::{MeasuredReport, Operator};
 use balancer_pool::fair::AutoMove;
 
 const MAX_WEIGHT: u64 = 1_000;
-/// The longest that a deleted backend may stay listed.
+/// The longest that a deleted backend may stay listed, for `drain`.
 const MAX_DRAIN: Duration = Duration::from_secs(3_600);
 /// Seconds that a caller is told to wait while others' changes are under way.
 const RETRY_AFTER_S: u64 = 1;
@@ -118,11 +118,11 @@ pub(super) enum BackendError {
     NoPool,
     /// What is wrong, by field.
     Fields(Vec<(&'static str, String)>),
-    /// The configuration file has it, and only its own change can take it away.
+    /// The configuration file has it, so only a change of the file takes it away.
     InFile,
-    /// The store's word.
+    /// The store refused the change.
     Store(StoreError),
-    /// It could not be put in force now.
+    /// It is stored, and could not be put in force now.
     Busy(String),
 }
 

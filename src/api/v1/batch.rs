@@ -86,7 +86,7 @@ fn operation(body: &mut Section<'_>) -> Option<BatchOp> {
     Some(BatchOp::Delete(id?)).filter(|_| op.is_some())
 }
 
-/// The status of the element that failed, and its place in that list.
+/// The refusal of the element that failed, with its place in that list.
 pub(super) fn failed(failed: BatchError, list: &str) -> Reject {
     let Some(index) = failed.index else { return refused(failed.error, "limit", &format!("/{list}")) };
     let at = format!("/{list}/{index}");

@@ -32,7 +32,7 @@ pub(super) fn condition(head: &RequestHead) -> Result<Condition, Reject> {
     let wanted = match read(head, "If-Match")? {
         None if absent => return Ok(Condition::Absent),
         None => return Ok(Condition::None),
-        // There and not there at once is nothing that could hold.
+        // No row is there and not there at once, so this matches no version.
         Some(_) if absent => return Ok(Condition::Version(Vec::new())),
         Some(Tags::Any) => return Ok(Condition::Exists),
         Some(Tags::These(tags)) => tags,
@@ -42,7 +42,7 @@ pub(super) fn condition(head: &RequestHead) -> Result<Condition, Reject> {
     Ok(Condition::Version(versions.collect()))
 }
 
-/// Whether a reader has what it asks for already: `true` is 304. 412 when `If-Match` does not hold.
+/// Whether the caller has the current version already, which is answered 304. 412 when `If-Match` does not hold.
 pub(super) fn is_known(head: &RequestHead, current: i64) -> Result<bool, Reject> {
     if let Some(Tags::These(tags)) = read(head, "If-Match")?
         && !tags.iter().any(|(weak, tag)| !weak && version(tag) == Some(current))

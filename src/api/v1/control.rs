@@ -26,7 +26,7 @@ const WAITING: usize = 16;
 /// How long a caller waits for a command: those before it take a few seconds each at worst, while names are looked up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What the thread is told. Answers have room for their one word.
+/// What the thread is told. Each `answer` has room for its one message, so that the thread never waits to send it.
 pub enum ControlCommand {
     /// Read the configuration again.
     Reload {
@@ -73,7 +73,7 @@ pub struct Controlled {
 }
 
 impl Control {
-    /// With the channel to a thread that is still to be started.
+    /// Returns the commands' other end as well, for a thread that is still to be started.
     pub fn new(around: Controlled) -> (Arc<Self>, Receiver<ControlCommand>) {
         let (commands, receive) = bounded(WAITING);
         (Arc::new(Self { commands, around }), receive)
@@ -88,7 +88,7 @@ impl Control {
         }
     }
 
-    /// Gives a command and waits until it is done; an error is what was in the way.
+    /// Gives a command and waits until it is done; an error says what was in the way.
     fn tell<T>(&self, command: impl FnOnce(Sender<T>) -> ControlCommand) -> Result<T, &'static str> {
         let (answer, outcome) = bounded(1);
         self.commands.try_send(command(answer)).map_err(|_| "too many commands are waiting")?;
@@ -248,7 +248,8 @@ impl Control {
     }
 }
 
-/// A name that is none names no backend: least of all one of another pool.
+/// 404 for what can be no backend's name. In particular `pool/name`, as the store has it, must not lead to another
+/// pool.
 fn judge(name: &str) -> Result<(), BackendError> {
     config::is_backend_name(name).then_some(()).ok_or(BackendError::Store(StoreError::NotFound))
 }

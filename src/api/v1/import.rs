@@ -1,5 +1,5 @@
-//! `POST /v1/import`: a chunk of many limits, added or replaced together. Beside a batch it needs a few statements however
-//! many limits they are, and is in force within a moment, not on the next request.
+//! `POST /v1/import`: a chunk of many limits, added or replaced together. Unlike a batch it needs only a few
+//! statements, however many limits there are, and is in force within a moment instead of on the next request.
 
 use serde::Serialize;
 use serde_json::json;

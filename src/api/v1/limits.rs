@@ -61,7 +61,7 @@ pub(super) const ID: Argument = Argument {
 pub(super) const CLIENT_ID: Parameter =
     Parameter::query(|| Spec::of("client_id", seed::ID, "", "The client's id."), r#""10.0.0.7""#);
 
-/// One form alone: generators of clients leave out whole operations for a choice of forms in a field of the head.
+/// One form, not a choice of several: client generators leave out operations that have such a choice in a header field.
 const TAGS: Form = Form::new("entity-tags", || {
     json!({
         "type": "string", "format": "entity-tags", "minLength": 1,
@@ -272,7 +272,8 @@ pub(super) fn versioned(
     })
 }
 
-/// Where something of that name is: by its path, unless a reader would take the name for a direction (RFC 3986 §5.2.4).
+/// The URL of something of that name: by its path, but by a query for `.` and `..`, which clients take out of paths
+/// (RFC 3986 §5.2.4).
 pub(super) fn place(base: &str, by_path: &str, by_query: &str, name: &str) -> String {
     let name = encoded(name);
     let by = if matches!(name.as_str(), "." | "..") { by_query } else { by_path };

@@ -166,7 +166,7 @@ impl Live {
         }
     }
 
-    /// Has the history notice how backends are now.
+    /// Records in the history how backends are now.
     pub(super) fn watch(&self, now: Nanos) {
         let policy = self.policy.load();
         let of_pool = |pool: &Arc<Pool>| backends_now(&pool.backends.snapshot());
@@ -185,7 +185,8 @@ impl Live {
         (self.epoch_seconds() - ago).round().max(0.0) as u64
     }
 
-    /// The other way round; 0 for what was long before the start.
+    /// The moment of a time in seconds since the epoch: 0 for one before the clock's start, `Nanos::MAX` for one in the
+    /// future.
     pub(super) fn moment_of(&self, epoch: u64) -> Nanos {
         let ago = (self.epoch_seconds() - epoch as f64) * 1e9;
         // A float that is too large becomes the largest number that there is.
@@ -226,7 +227,7 @@ pub(in crate::api) struct Usage {
     pub in_flight: u32,
 }
 
-/// A request that somebody might send.
+/// A request to be judged, which is not sent.
 #[derive(Clone, Debug)]
 pub(in crate::api) struct Question {
     /// The TCP peer.
@@ -258,11 +259,12 @@ pub(in crate::api) struct CheckVerdict {
     pub candidates: Vec<String>,
     /// The stored id that decided, or `default`; `None`: nothing did.
     pub matched: Option<String>,
-    /// `client`, `range`, `default`, or `none` without a limit.
+    /// `client`, `range` or `default`: the kind of entry that decides; `rule` where only a rule does, `none` without a
+    /// limit.
     pub policy: &'static str,
     /// What it would need a token of.
     pub buckets: Vec<BucketLevel>,
-    /// Where it would wait for a place.
+    /// The weight and priority with which it would wait for a place.
     pub importance: Importance,
 }
 
@@ -298,11 +300,11 @@ pub(in crate::api) struct DeniedFor {
 pub(in crate::api) enum RankBy {
     /// Most requests first.
     Requests,
-    /// Most refusals first, and only who was refused.
+    /// Most refusals first; clients without one are left out.
     Denied,
 }
 
-/// What kind of entry an id makes.
+/// The kind of entry that an id names.
 fn source_of(id: &ClientId) -> EntryKind {
     if matches!(id.form(), IdForm::Range(_)) { EntryKind::Range } else { EntryKind::Client }
 }
@@ -323,7 +325,8 @@ pub(super) fn shown(specs: &[BucketSpec], levels: &[u32]) -> Vec<BucketLevel> {
     specs.iter().zip(levels).map(level).collect()
 }
 
-/// The verdict on a request whose key is blurred, or one that `rate_limit.unknown_keys` refuses.
+/// The verdict on a request that is refused before a limit is asked: its path has too many readings, or its key is
+/// refused.
 fn refused(address: IpAddr, candidates: Vec<String>) -> CheckVerdict {
     CheckVerdict {
         allowed: false,

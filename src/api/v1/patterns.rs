@@ -1,5 +1,5 @@
-//! Regular expressions of what callers write, for the schemas: as much of ECMA-262 as every validator has. What one of them
-//! takes, the reader of that value takes, too; a test holds them to it.
+//! Regular expressions of what callers write, for the schemas: as much of ECMA-262 as every validator has. Whatever a
+//! pattern takes, the code that reads the value takes too; a test checks that.
 
 use crate::declare::between;
 use balancer_limiter::limit::MAX_PER_SECS;

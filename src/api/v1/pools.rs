@@ -38,9 +38,9 @@ pub(super) struct LineShown {
     pub order: &'static str,
     /// How many clients wait.
     pub clients: usize,
-    /// Seconds that the one has waited that has waited longest.
+    /// How long the first request in line has waited, in seconds; `None`: none waits.
     pub oldest: Option<f64>,
-    /// Those of them that have the most places.
+    /// The clients with the most places in line.
     pub busiest: Vec<BusyClientShown>,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct LineShown {
 pub(super) struct BusyClientShown {
     pub client_id: String,
     pub priority: Priority,
-    /// Its requests in flight in this pool; `None`: nobody counts them.
+    /// Its requests in flight in this pool; `None`: they are not counted.
     pub in_flight: Option<u32>,
     pub waiting: usize,
 }

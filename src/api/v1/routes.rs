@@ -46,7 +46,7 @@ struct RespondShown {
 }
 
 impl RouteShown {
-    /// Without what is in its files.
+    /// Leaves out what its files hold.
     pub(super) fn of(route: &RouteConfig) -> Self {
         let (mut pool, mut redirect, mut respond) = (None, None, None);
         match &route.action {

@@ -1,5 +1,5 @@
-//! JSON Schemas of limits and plans, as they are read and shown: single members by what reads them, here what belongs
-//! together.
+//! JSON Schemas of limits and plans, as they are read and shown. The functions that read single members make the
+//! members' schemas; here are the rules between members.
 
 use serde_json::{Value, json};
 
@@ -43,7 +43,7 @@ pub(super) fn schemas() -> Vec<Schema> {
 /// What a limit is made of.
 const TERMS: &str = "A plan or 1 to 4 buckets, not both; neither only with `\"mode\": \"exempt\"`.";
 
-/// [`TERMS`], one after another.
+/// [`TERMS`] as a schema: one of three forms.
 pub(super) fn some_terms() -> Value {
     let no_plan = json!({ "type": "null" });
     let no_buckets = json!({ "type": ["array", "null"], "maxItems": 0 });

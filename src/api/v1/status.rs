@@ -34,13 +34,13 @@ pub(in crate::api) struct InstanceStatus {
     pub ready: bool,
     /// It is shutting down.
     pub draining: bool,
-    /// `up` or `down`.
+    /// A word of [`StoreState::WORDS`].
     pub store: &'static str,
     /// Requests that were answered. Calls of the API are no requests here.
     pub requests: u64,
     /// Requests whose answers are not delivered yet.
     pub in_flight: u64,
-    /// Requests that a limit allowed, without a limit among them.
+    /// Requests that were not refused by a limit, those without a limit among them.
     pub allowed: u64,
     /// Requests that a limit refused.
     pub denied: u64,
@@ -71,7 +71,7 @@ struct CertificateStatus {
 }
 
 impl TlsStatus {
-    /// Its name, and when.
+    /// The name of the certificate that expires first, and when it does.
     pub(super) fn first_to_expire(&self) -> Option<(&str, SystemTime)> {
         let first = self.certificates.iter().min_by_key(|one| one.not_after)?;
         Some((&first.name, first.not_after))
@@ -81,7 +81,7 @@ impl TlsStatus {
     pub(super) fn of(certificates: &[CertificateShown]) -> Self {
         let expires = |at: SystemTime| {
             let until = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-            // Later ones than can be written are written as the last that can.
+            // A later time than can be written is written as the last one that can.
             let last = jiff::Timestamp::MAX.as_second();
             let until = i64::try_from(until).map_or(last, |until| until.min(last));
             jiff::Timestamp::from_second(until).unwrap_or_default().to_string()

@@ -89,7 +89,7 @@ const BUCKETS: Spec = Spec::new(
     "",
 );
 
-/// Buckets, or none where there is something else.
+/// Buckets, or none where the body has something else in their place.
 const SOME_BUCKETS: Spec = Spec::new(
     "buckets",
     Shape::Objects {
@@ -172,7 +172,7 @@ fn importance(body: &mut Section<'_>, about: [&'static str; 2]) -> (Option<u32>,
     (weight, word(body, "priority", &["critical", "normal", "background"], about[1]))
 }
 
-/// A word of which the document says whether it is one of these, or `null`.
+/// A word or `null`; `limiter::document` checks that the word is a known one.
 fn word(
     body: &mut Section<'_>,
     name: &'static str,

@@ -67,14 +67,14 @@ fn get_usage(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Rejec
 fn post_reset(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     let id = client_id(call)?;
-    // Written down first: what is done is in the audit.
+    // Written down first, so that no reset is missing in the audit.
     let row =
         api.parts.limits.note_reset(&id, &call.caller.actor).map_err(|error| refused(error, "limit", ""))?;
     api.parts.live.reset(&stored(&row.client_id, id));
     Ok(no_content())
 }
 
-/// The id as it is stored, which is of equal value.
+/// The id as it is stored. It has the same value as the one that was asked for.
 fn stored(text: &str, asked: ClientId) -> ClientId {
     ClientId::parse(text).unwrap_or(asked)
 }

@@ -12,10 +12,10 @@ use crate::declare::{Section, Shape, Spec};
 /// Most further tokens.
 const MAX_TOKENS: usize = 64;
 
-/// What the audit calls whoever has `admin.token`.
+/// The name in the audit of calls with `admin.token`.
 const ADMIN: &str = "admin";
 
-/// Where tokens come from.
+/// Where the texts of tokens are looked for.
 pub(super) struct Outside<'a> {
     /// The folder that relative paths count from.
     pub base: &'a Path,
@@ -62,7 +62,7 @@ pub(super) fn admin(mut s: Section<'_>, outside: &Outside<'_>) -> Admin {
     };
     let (tokens, wanted) = tokens(&mut s, admin.token.as_ref(), outside);
     admin.tokens = tokens;
-    // A token that is there and faulty has its own fault.
+    // A faulty token has a fault of its own, and no second one here.
     let has_token = admin.token.is_some() || s.faulty("token");
     let open = !has_token && wanted == 0 && !s.faulty("tokens");
     if open && !admin.insecure && !admin.allow.iter().all(is_loopback) {
@@ -74,7 +74,8 @@ pub(super) fn admin(mut s: Section<'_>, outside: &Outside<'_>) -> Admin {
     admin
 }
 
-/// Those of them that have no fault, and how many there are to be. Names differ, and so do the tokens themselves: one with two roles has none.
+/// The tokens that have no fault, and how many are listed. Their names must differ, and so must the tokens: one token
+/// with two roles would not say which holds.
 fn tokens(s: &mut Section<'_>, first: Option<&Secret>, outside: &Outside<'_>) -> (Vec<ApiToken>, usize) {
     let shape = Shape::objects(
         "a list of at most 64 tokens: [{\"name\": \"ops\", \"role\": \"read\", \"token_file\": \"ops.token\"}]",

@@ -53,7 +53,7 @@ pub(super) fn backends(root: &mut Section<'_>, is_needed: bool, around: &Around<
     backends
 }
 
-/// A URL alone is a backend that is called by its address.
+/// A URL alone is a backend whose name is its address.
 fn named(node: Node) -> Node {
     match &node.value {
         Value::Text(url) => by_address(&node.origin, url),
@@ -61,11 +61,11 @@ fn named(node: Node) -> Node {
     }
 }
 
-/// The backend at a URL, called by what it has of host and port. Whatever else the URL holds is a fault of it, which is told
-/// without a password.
+/// The backend at a URL, named by the host and the port in it. What else the URL holds becomes a fault when it is read,
+/// in a message without the password.
 pub(in crate::config) fn by_address(origin: &FaultOrigin, url: &str) -> Node {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    // A password may hold what ends an authority.
+    // A password may hold `/`, `?` or `#`, so the user and the password are cut off first.
     let behind = rest.rsplit('@').next().unwrap_or("");
     let name = behind.split(['/', '?', '#']).next().unwrap_or("");
     let member = |(name, value): (&str, &str)| Member {
@@ -90,7 +90,10 @@ pub fn is_own(listener: &SocketAddr, backend: &BackendEntry) -> bool {
     }
 }
 
-/// A backend out of a name and a URL, as the API is given them; what is wrong, by field.
+/// A backend from a name and a URL, as the API takes them.
+///
+/// # Errors
+/// What is wrong, by field.
 pub fn parse(name: &str, url: &str) -> Result<BackendEntry, Vec<(&'static str, String)>> {
     let mut faults = Vec::new();
     let good = forms::backend_name(name);

@@ -38,7 +38,7 @@ pub(super) fn unknown_keys(s: &mut Section<'_>) -> UnknownKeys {
     s.choice("unknown_keys", &words, "\"next\"", about).unwrap_or_default()
 }
 
-/// `"ip"` may stand at the end alone.
+/// `"ip"` is allowed at the end alone.
 fn list(elements: &[Node]) -> Result<Vec<KeySource>, String> {
     let mut sources = Vec::with_capacity(elements.len());
     for (at, element) in elements.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Every key: where it stands, what it takes, its default and what it is for. This module is the declaration.
+//! Declares every key: where it is, what it takes, its default and what it is for.
 
 mod admin;
 mod backends;
@@ -37,15 +37,15 @@ use crate::declare::{Section, Shape, Spec, Value, owned};
 const MAX_LIST: usize = 1_024;
 /// Most addresses to listen on.
 const MAX_LISTENERS: usize = 64;
-/// What a time-out may be.
+/// Least and most of a time-out.
 const TIMEOUT: (&str, &str) = ("1ms", "1d");
-/// The same where nothing at all makes sense, too.
+/// The same where 0 makes sense, too.
 const DELAY: (&str, &str) = ("0s", "1d");
 
 /// What a bound on requests at once may be.
 const IN_FLIGHT: std::ops::RangeInclusive<u64> = 1..=1_000_000;
 
-/// What speaks TLS and HTTP/2; the end of a sentence.
+/// The end of a message about TLS or HTTP/2.
 const NEEDS_LOOPS: &str =
     "needs the loops (frontend.engine \"epoll\" or \"auto\", on Linux), which the tiny_http engine has not";
 
@@ -163,8 +163,8 @@ fn own_addresses(
     }
 }
 
-/// On an address of all interfaces the portable engine does not know at which address a connection came in, and so can't
-/// ask whose process a caller of the API is.
+/// Reports a `listen` that is every address of the machine, on the portable engine: it does not know at which address a
+/// connection came in, and so can't ask whose process a caller of the API is.
 fn tells_callers(root: &mut Section<'_>, config: &Config) {
     let is_everywhere = config.listen.iter().any(|address| address.ip().is_unspecified());
     if cfg!(target_os = "linux") && config.frontend.engine == Engine::TinyHttp && is_everywhere {

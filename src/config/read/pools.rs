@@ -1,4 +1,4 @@
-//! Pools: at the top stand the keys of `default`, and those of the others below `pools`.
+//! Pools. The keys of `default` are at the top, those of the others below `pools`.
 
 use super::backends::Around;
 use super::{backends, balancing, health_check, outlier, upstream};
@@ -53,9 +53,9 @@ fn is_name(name: &str) -> bool {
         && name.bytes().all(|byte| is_plain(byte) || byte == b'_' || byte == b'-')
 }
 
-/// The keys of one pool, read from the object that has them. `has_backends`: it must have some.
-fn pool(s: &mut Section<'_>, name: &str, has_backends: bool, around: &Around<'_>) -> PoolConfig {
-    let backends = backends::backends(s, has_backends, around);
+/// The keys of one pool, read from the object that has them. `needs_backends`: it must have one at least.
+fn pool(s: &mut Section<'_>, name: &str, needs_backends: bool, around: &Around<'_>) -> PoolConfig {
+    let backends = backends::backends(s, needs_backends, around);
     let balancing = balancing::balancing(s.section("balancing", "How a backend is picked."));
     let upstream = upstream::upstream(s.section("upstream", "How backends are called."), around.base);
     let outlier = s

@@ -1,5 +1,5 @@
-//! Keys of `routes`. Files are read here, too, so that what is wrong with them is told beside everything else, and a reload
-//! takes them anew.
+//! Keys of `routes`. Files are read here, too, so that their faults are reported with all others, and a reload reads
+//! them again.
 
 mod action;
 mod fields;
@@ -46,7 +46,7 @@ pub(super) struct RouteContext<'a> {
     pub max_body_bytes: u64,
 }
 
-/// What the routes before have in common with the next.
+/// What a route shares with those before it.
 struct Before<'a> {
     around: &'a RouteContext<'a>,
     files: Files,
@@ -82,7 +82,7 @@ pub(super) fn routes(root: &mut Section<'_>, around: &RouteContext<'_>) -> Route
         );
         root.fault(&format!("{}.name", named(number)), text);
     }
-    // With a fault anywhere nothing comes of either.
+    // After a fault these may not fit each other; then the whole configuration is refused.
     RouteList { table, all: routes.into_iter().flatten().collect() }
 }
 
@@ -93,7 +93,7 @@ struct Sign {
     name: Option<String>,
 }
 
-/// Where another route stands, for a message.
+/// Where another route is, for a message.
 fn place(origin: &FaultOrigin, path: &str) -> String {
     match origin {
         FaultOrigin::Line(line) => format!("{path} (line {line})"),
@@ -212,7 +212,7 @@ fn forward(s: &mut Section<'_>, around: &RouteContext<'_>, path: Option<&str>) -
     }
 }
 
-/// Faults for what can have no effect.
+/// Reports keys that can have no effect.
 fn needs_pool(s: &mut Section<'_>, action: &RouteAction) {
     let what = if matches!(action, RouteAction::Redirect(_)) { "redirects" } else { "answers them itself" };
     for name in OF_POOLS {

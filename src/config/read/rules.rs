@@ -64,7 +64,7 @@ fn rule(mut s: Section<'_>) -> Option<RequestRule> {
     Some(RequestRule::new(name.as_str(), methods, &path, effect))
 }
 
-/// The buckets under ids that no limit's bucket has; one without a name of its own has the rule's.
+/// The buckets with ids that no bucket of a limit has. A bucket without a name of its own gets the rule's.
 fn owned(rule: &BucketName, buckets: &[BucketSpec]) -> Arc<[BucketSpec]> {
     let bucket = |bucket: &BucketSpec| {
         let id = BucketId::of_rule(rule.as_str(), bucket.name.as_str());

@@ -1,5 +1,5 @@
-//! Keys of `tls` and of `upstream.tls`. Files are read here, too, so that what is wrong with them is told beside
-//! everything else, before anything listens.
+//! Keys of `tls` and of `upstream.tls`. Files are read here, too, so that their faults are reported with all others,
+//! before anything listens.
 
 use std::path::{Path, PathBuf};
 

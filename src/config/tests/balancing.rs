@@ -154,7 +154,7 @@ fn how_a_line_is_kept_is_read_and_what_does_nothing_is_said() {
         ("", "", &[]),
         (r#""queue_order": "fifo""#, "", &["balancing.queue_order"]),
         (r#""queue_size": 7, "max_in_flight": 4"#, "", &[]),
-        // For the other pool's sake.
+        // The pool `b`, which takes it over, has a line.
         (r#""queue_target": null"#, r#""max_in_flight": 4"#, &[]),
         (
             r#""max_in_flight": 4"#,
@@ -199,7 +199,7 @@ fn measured_bounds_begin_within_what_is_allowed() {
     };
     assert_eq!(auto(""), [(16, 1, 1_000), (16, 2, 1_000)]);
     assert_eq!(auto(r#""auto": {"start": 20, "max": 40}"#), [(20, 1, 40), (20, 2, 40)]);
-    // What was not said goes by what was.
+    // A start that is not given is the nearest that `min` and `max` allow.
     assert_eq!(auto(r#""auto": {"max": 8}"#), [(8, 1, 8), (8, 2, 8)]);
     assert_eq!(auto(r#""auto": {"min": 32}"#)[0], (32, 32, 1_000));
 }

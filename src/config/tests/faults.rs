@@ -34,7 +34,7 @@ pub(super) const ROWS: &[(&str, &str)] = &[
         "listen: doubled key: it stands in line 3 already",
     ),
     (r#""cache": {"ttl": "1s", "ttl": "1s"}"#, "cache.ttl: doubled key: it stands in line 3 already"),
-    // What is not built yet.
+    // Values of a wrong kind, or that are none of the words.
     (r#""$schema": 1"#, "$schema: must be a URL or a path or null; found 1"),
     (
         r#""rate_limit": {"headers": "all"}"#,

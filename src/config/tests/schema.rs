@@ -135,7 +135,7 @@ const MORE: &[&str] = &[
     r#""routes": [{"pool": "default", "errors": {"200": "a.html"}}]"#,
 ];
 
-/// What is as unusual as it is allowed.
+/// Unusual values that are allowed.
 #[test]
 fn the_schema_takes_what_is_allowed() {
     const ROWS: &[&str] = &[

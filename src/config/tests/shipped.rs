@@ -20,7 +20,7 @@ fn every_default_is_what_its_own_key_accepts() {
     let loaded = load(&Options { to: vec![":9001".into()], ..Options::default() }, &[]).unwrap();
     let mut root = serde_json::json!({"backends": [{"name": "a", "url": "http://127.0.0.1:9001"}]});
     for key in &loaded.keys {
-        // What stands in an object that is not there by default has no default of its own.
+        // Keys of an object that is `null` by default are not read unless it is given.
         let is_optional = |other: &Key| {
             matches!(other.shape, Shape::Section)
                 && other.default == "null"
@@ -47,7 +47,7 @@ fn every_default_is_what_its_own_key_accepts() {
     assert_eq!(bare.admin.allow.len(), 2);
 }
 
-/// Keys that the shipped file leaves out: it shows what everybody wants to see, docs/configuration.md has the rest.
+/// Keys that the shipped file leaves out: it shows the common ones, docs/configuration.md has all.
 const LEFT_OUT: &[&str] = &[
     "admin.metrics_without_token",
     "admin.tokens",
@@ -220,7 +220,7 @@ fn every_form_of_the_default_limit_is_read() {
     }
 }
 
-/// `keys` must open every section that is read only when it is there; each name that stands in the code is looked for.
+/// `keys` must open every section that is read only when it is there, so each name in the code is looked for.
 #[test]
 fn the_reference_knows_every_key_that_the_code_names() {
     let keys = keys();

@@ -15,7 +15,7 @@ fn statuses(access: &AccessRules, change: impl FnOnce(&mut RequestHead)) -> [u16
     [Surface::Public, Surface::Admin].map(|surface| {
         let checked = access.check(&head, surface, &WrongTokens::default(), 1).map(|_| ());
         let page = access.check_page(&head, surface);
-        // A page is shown to whom the API answers, and on a listener of its own to whoever `allow` lets in.
+        // A page is shown to callers of the API, and on a listener of the API's own to every peer that `allow` lets in.
         assert!(page.is_ok() || checked.is_err(), "{page:?}");
         if surface == Surface::Public {
             assert_eq!(page.is_ok(), checked.is_ok());
@@ -48,7 +48,7 @@ fn only_a_process_of_our_own_user_is_answered() {
         assert_eq!(statuses(&access, |head| set_owner(head, &owned)), [status, 200], "{owner:?}");
     }
     assert_eq!(statuses(&access, |head| head.connection = None), [403, 200]);
-    // The connection is gone by the time that somebody asks.
+    // The connection has ended before its owner is asked for.
     assert_eq!(statuses(&access, |head| set_owner(head, &Arc::new(Owned(Ok(own))))), [403, 200]);
 }
 

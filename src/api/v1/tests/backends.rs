@@ -68,7 +68,7 @@ fn what_is_wrong_is_said_by_field() {
             assert_eq!(reply.body["errors"][0]["pointer"], pointer, "{method} {target} {body}: {reply:?}");
         }
     }
-    // Commands that are not done.
+    // From here on commands are taken and never done.
     *bench.reloaded.lock() = None;
     let reply = bench.json("DELETE", "/-/v1/backends/a", "");
     assert_eq!(reply.status, 503, "{reply:?}");

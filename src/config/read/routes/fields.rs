@@ -77,7 +77,7 @@ fn value(text: &str) -> Result<Template, String> {
     Template::parse(text).map_err(|name| unknown_variable(&name))
 }
 
-/// What stands behind a `$` that is no variable.
+/// The message for a `$` that begins no variable; `name` is what follows it.
 pub(super) fn unknown_variable(name: &str) -> String {
     let known = ["client_ip", "request_id", "host"];
     let hint = crate::declare::did_you_mean(name, known);

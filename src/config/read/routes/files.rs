@@ -1,4 +1,4 @@
-//! `basic_auth` and `errors`: what stands in files, each read once however many routes name it.
+//! `basic_auth` and `errors`, which name files. Each file is read once, however many routes name it.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -94,7 +94,7 @@ impl Files {
 /// A whole file of at most so many bytes. An error does not name it.
 fn read(path: &Path, most: u64) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
-    // Opening a pipe would wait for who writes to it.
+    // Opening a named pipe would wait for a writer.
     let is_file = std::fs::metadata(path).map(|about| about.is_file());
     if is_file.as_ref().is_ok_and(|is_file| !is_file) {
         return Err("is no file".to_owned());

@@ -54,7 +54,7 @@ pub(super) fn rules(
     rules
 }
 
-/// Called as its bucket is, and for whatever goes by the routes that have it.
+/// A rule with the name of its bucket, for every request of the routes that have it.
 fn rule(bucket: BucketSpec) -> Arc<RequestRule> {
     let name = bucket.name.clone();
     Arc::new(RequestRule::new(name.as_str(), Vec::new(), "/", Effect::Buckets(Arc::new([bucket]))))
