@@ -28,7 +28,7 @@ fn addresses_outside_allow_are_403(engine: Engine) {
     let mut conn = Conn::from("127.0.0.2".parse().unwrap(), balancer.address);
     // 403 comes before everything else that is wrong.
     conn.ask("PATCH", "/limits/create", &[], b"nonsense").problem(403);
-    // The health paths are for everybody.
+    // Anybody may ask the health paths.
     balancer.get_from("127.0.0.2", "/-/livez").expect(200);
 }
 
@@ -166,7 +166,7 @@ fn refused_calls_change_nothing_and_reach_no_backend(engine: Engine) {
     outside.ask("POST", "/limits/create", &[], body.as_bytes()).problem(403);
     assert_eq!(balancer.api("GET", "/limits", &Value::Null).json()["limits"], json!([]));
     assert!(backend.seen().is_empty());
-    // The same through ourselves: Via gives it away.
+    // The same through another balancer: its Via shows that a proxy is between.
     let outer = Setup::on(engine).backend(balancer.address).set("admin.listen", json!("127.0.0.1:0")).start();
     let through = request(outer.address, "POST", "/limits/create", &[], body.as_bytes());
     through.problem(403);
@@ -233,11 +233,12 @@ fn guessing_is_slowed_down_and_said(engine: Engine) {
         assert!(matches!(answer.status, 401 | 429), "{answer:?}");
         (answer.status == 429).then_some((guess, answer))
     });
-    let (guesses, refused) = refused.expect("he is stopped");
+    let (guesses, refused) = refused.expect("the guesser is stopped");
     assert!(guesses >= 20, "{guesses}");
     refused.problem(429);
     assert!(refused.field("retry-after").is_some());
-    // Nobody else is, and no right token from that address, however many wrong ones stand beside it.
+    // No other address is stopped, and neither is a right token from that address, however many wrong ones come beside
+    // it.
     request(balancer.address, "GET", "/limits", &[("Authorization", &right)], b"").expect(200);
     for _ in 0..10 {
         guesser.ask("GET", "/limits", &[("Authorization", "Bearer one-more-wrong-guess")], b"").problem(429);
@@ -246,8 +247,8 @@ fn guessing_is_slowed_down_and_said(engine: Engine) {
     for said in ["got 429: too many wrong tokens", "got 401: a wrong token"] {
         balancer.proc.wait_err(0, said, |line| line.contains(said));
     }
-    // A moment later he may try again.
-    until("his address may again", || {
+    // A moment later the address may try again.
+    until("the address may try again", || {
         let answer = guesser.ask("GET", "/limits", &[("Authorization", "Bearer one-more-wrong-guess")], b"");
         (answer.status == 401).then_some(())
     });

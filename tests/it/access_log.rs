@@ -83,7 +83,7 @@ fn the_last_lines_are_written_before_the_end() {
     assert_eq!(lines(&balancer.proc.out()).len(), 200);
 }
 
-/// The format that every log tool reads, with what the client says of itself and without what it should keep to itself.
+/// The format that every log tool reads. It has what the client says of itself, and leaves out its secrets.
 #[test]
 fn combined_lines_are_apaches() {
     let backend = Backend::named("hello");
@@ -166,7 +166,7 @@ fn a_full_disk_slows_no_request_and_the_lost_lines_are_said() {
     assert_eq!(lost, 50, "{said}");
 }
 
-/// Nobody reads our stdout any more: 40,000 requests' lines fill pipe and queue, and every request is answered.
+/// Nobody reads our stdout: the lines of 40,000 requests fill the pipe and the queue, and every request is answered.
 #[test]
 fn a_stuck_pipe_slows_no_request_and_the_lost_lines_are_said() {
     let backend = Backend::named("hello");
@@ -177,7 +177,8 @@ fn a_stuck_pipe_slows_no_request_and_the_lost_lines_are_said() {
         .set("log.access", json!(true))
         .set("rate_limit.default", limit);
     setup.write();
-    // Its stdout is a pipe that this test reads one line of. Opened for both, so that opening waits for nobody.
+    // Its stdout is a pipe of which this test reads one line. It is opened for both directions, so that opening does
+    // not wait for a reader.
     let pipe = setup.folder().join("stdout");
     assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
     let reader = std::fs::File::options().read(true).write(true).open(&pipe).expect("a pipe");
@@ -202,7 +203,7 @@ fn a_stuck_pipe_slows_no_request_and_the_lost_lines_are_said() {
     assert!(asked > 16_384, "the queue took {asked}");
 }
 
-/// What goes wrong is an object a line as well, when a machine reads it.
+/// With `log.format` "json" every line on stderr is an object as well.
 #[test]
 fn the_error_log_can_be_objects() {
     let balancer = Setup::auto().backend(refusing()).set("log.format", json!("json")).start();

@@ -88,7 +88,7 @@ fn a_204_that_announces_a_body_is_a_204(engine: Engine) {
     assert_eq!((attempts(&balancer, "204"), attempts(&balancer, "error")), (asked as u64, 0));
     assert_eq!(conn.get("/last").expect(200).text(), "last");
 
-    // A body of no bytes is none: the connection stays.
+    // A body of no bytes is no body: the connection is kept.
     let backend = numbered(texts(&["HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n"]));
     let balancer = Setup::on(engine).one_loop().backend(backend.address()).start();
     for _ in 0..3 {
@@ -115,12 +115,12 @@ fn interim_answers_that_announce_a_body_have_none(engine: Engine) {
     }
     assert_eq!(attempts(&balancer, "error"), 0);
 
-    // One that sends the body that it announced can't be understood.
+    // An interim answer with the body that it announced can't be understood.
     let backend = Backend::answering(format!("HTTP/1.1 103 x\r\nContent-Length: 5\r\n\r\nhello{LAST}"));
     Setup::on(engine).backend(backend.address()).start().get("/").problem(502);
 }
 
-/// What follows an answer without a body is nobody's answer, and a 205 is framed as any other.
+/// Bytes behind an answer without a body are never taken for the next answer. A 205 is framed as any other answer.
 fn answers_without_a_body_leave_the_connection_as_they_found_it(engine: Engine) {
     let backend = numbered(texts(&[
         "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
@@ -130,7 +130,7 @@ fn answers_without_a_body_leave_the_connection_as_they_found_it(engine: Engine) 
         "HTTP/1.1 205 Reset Content\r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.1 205 Reset Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         "HTTP/1.1 205 Reset Content\r\nContent-Length: 5\r\n\r\nhello",
-        // From here on with a body where none may be: the connection is thrown away.
+        // From here on they have a body where none may be: the connection is thrown away.
         "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\nhello",
         "HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
@@ -248,7 +248,7 @@ const INVALID: &[Invalid] = &[
     ),
 ];
 
-/// What stays a 502, key or not: two readings of the same bytes would differ.
+/// These stay a 502 with the key as well: two parsers could read the same bytes differently.
 const REFUSED: &[&str] = &[
     "HTTP/1.1 200 OK\nContent-Length: 5\nTransfer-Encoding: chunked\n\n5\r\nhello\r\n0\r\n\r\n",
     "HTTP/1.0 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
@@ -281,7 +281,7 @@ fn invalid_answers_are_taken_when_asked_for_and_the_log_says_how(engine: Engine)
     let mut last = "";
     for (number, (word, wire, ..)) in INVALID.iter().enumerate() {
         strict.get(&format!("/{number}")).problem(502);
-        // The same cause again within ten seconds is no line.
+        // A cause that comes again within ten seconds is not logged again.
         if *word != last {
             let names_it = |line: &str| {
                 line.contains(" 502: ") && line.contains("upstream.accept_invalid") && line.contains(word)
@@ -303,7 +303,7 @@ fn invalid_answers_are_taken_when_asked_for_and_the_log_says_how(engine: Engine)
         }
     }
     let connections = backend.connections();
-    // A coding where HTTP/1.0 knows none: the connection ends with it, whatever it says.
+    // HTTP/1.0 knows no transfer codings: after such an answer the connection is closed, whatever its fields say.
     for _ in 0..2 {
         assert_eq!(lenient.get("/11").expect(200).text(), "hello");
     }

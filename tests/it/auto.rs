@@ -96,7 +96,7 @@ fn streams_hold_no_place_and_what_waits_for_its_head_does(engine: Engine) {
     until("nothing is in flight", || (shown(&balancer)["in_flight"] == 0).then_some(()));
 }
 
-/// So many requests at once are worked at, for so long each; the others wait in the backend.
+/// A backend that works at `places` requests at once, for the time `work` each; the others wait in it.
 fn working(places: usize, work: Duration) -> Backend {
     let (free, freed) = (Mutex::new(places), Condvar::new());
     Backend::scripted(move |_, stream| {
@@ -113,7 +113,7 @@ fn working(places: usize, work: Duration) -> Backend {
 
 fn a_bound_rises_and_falls_with_what_is_measured(engine: Engine) {
     let backend = working(8, Duration::from_millis(30));
-    // Fewer than there are clients: a bound above them would never be full, and so never tried.
+    // `max` is below the number of clients: a bound above that would never be full, and so never be tried.
     let balancer = measured(engine, &backend, json!({ "start": 8, "max": 24 })).start();
     assert_eq!(limit(&balancer), 8);
     // tiny_http may leave a kept connection waiting for ever.
@@ -122,7 +122,7 @@ fn a_bound_rises_and_falls_with_what_is_measured(engine: Engine) {
     let now = shown(&balancer);
     assert!(now["measured"]["median_seconds"].as_f64().expect("answers came") > 0.01, "{now}");
     assert!(now["measured"]["moved"].is_string(), "{now}");
-    // More than there is use for waits in the backend: a trial with fewer sees that.
+    // Requests beyond the eight places only wait in the backend; a trial with fewer requests finds that out.
     let idle = r#"balancer_backend_limit_probes_total{pool="default",backend="a",verdict="idle"}"#;
     until("some are taken away", || (balancer.metric(idle) >= 1.0).then_some(()));
     let (answered, faults) = load.finish();

@@ -33,7 +33,7 @@ fn cli(balancer: &Balancer, args: &[&str]) -> String {
     proc.out()
 }
 
-/// The cause of a backend, after a look that it is the same wherever it can be read.
+/// The cause of a backend. Checks that it is the same wherever it can be read.
 #[track_caller]
 fn cause(balancer: &Balancer, name: &str) -> String {
     let shown = balancer.api("GET", &format!("/-/v1/backends/{name}"), &Value::Null).expect(200).json();
@@ -105,7 +105,7 @@ fn one_cause_reads_the_same_everywhere(engine: Engine) {
         .backend_with(json!({ "name": "refusing", "url": format!("http://{}", refusing()) }))
         .backend_with(json!({ "name": "nowhere", "url": "http://nowhere.invalid:80" }))
         .start();
-    // What ureq takes for no HTTP it does not look at more closely.
+    // ureq does not say what is wrong with an answer that is not HTTP.
     let closely = |says| if engine.can(Case::Checks) { says } else { "not HTTP/1" };
     for (name, asked, came, key) in [
         ("status", "GET /well?a=1", "status 404", "health_check.expect, which is \"200-399,418\""),
@@ -185,7 +185,7 @@ fn a_drain_is_said_audited_and_shown_apart_from_health(database: &Database) {
     turn(json!({ "state": "drain" }), "drain", "backend a is in drain: the operator drains it");
     assert_eq!(cause(&balancer, "a"), "the operator drains it");
     assert_eq!(health(), "up", "a drained backend is well");
-    // Its checks go on, and say what they find; what the operator said comes first.
+    // Its checks go on and say what they find, but the operator's word comes first.
     status.store(500, Ordering::SeqCst);
     until("its checks fail", || (health() == "down").then_some(()));
     assert!(cause(&balancer, "a").starts_with("the operator drains it; GET /: status 500; "));
@@ -203,12 +203,13 @@ fn a_drain_is_said_audited_and_shown_apart_from_health(database: &Database) {
     assert!(entries.iter().all(|entry| entry["target"] == json!({ "backend": "a" })), "{audit}");
     let told: Vec<_> = entries.iter().map(|entry| entry["action"].as_str().expect("a word")).collect();
     assert_eq!(told, ["drain", "down", "put", "put", "undrain", "drain"]);
-    // One that starts says it, too.
+    // A balancer that starts says it, too.
     let late = setup.start();
     late.proc.wait_err(0, "said at start", |line| line.ends_with("is in drain: the operator drains it"));
 }
 
-/// With every descriptor taken by requests that wait no check can be made: that is ours, and its backend stays up.
+/// When waiting requests have taken every descriptor, no check can be made. That is our own fault, so the backend stays
+/// up.
 #[test]
 fn what_we_lack_takes_no_backend_out() {
     let a = Backend::scripted(|seen, stream| {
@@ -239,7 +240,7 @@ fn what_we_lack_takes_no_backend_out() {
     assert!(!err.contains("is down"), "{err}");
 }
 
-/// The checks need two descriptors before they begin, and the reload that wants them finds one. The next one tries again.
+/// The checks need two descriptors to begin, and at the first reload there is only one. The next reload tries again.
 #[test]
 fn checks_that_could_not_begin_do_with_the_next_reload() {
     const FILES: usize = 72;
@@ -253,7 +254,7 @@ fn checks_that_could_not_begin_do_with_the_next_reload() {
     let setup = Setup::auto().open_files(FILES).backend(a.address());
     let balancer = setup.start();
     let mut held: Vec<Conn> = Vec::new();
-    // What it inherited may have higher numbers.
+    // Descriptors that it inherited may have higher numbers; they are not counted.
     let taken = || {
         let folder =
             std::fs::read_dir(format!("/proc/{}/fd", balancer.proc.pid())).expect("a process of ours");

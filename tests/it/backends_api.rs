@@ -23,7 +23,7 @@ fn named(balancer: &Balancer, name: &str) -> Value {
     balancer.api("GET", &format!("/-/v1/backends/{name}"), &Value::Null).expect(200).json()
 }
 
-/// Who answers, over so many requests.
+/// The backends that answer, over a number of requests.
 fn answering(balancer: &Balancer) -> Vec<String> {
     let mut seen: Vec<String> = (0..8).map(|_| balancer.get("/").expect(200).text()).collect();
     seen.sort();
@@ -63,7 +63,7 @@ fn backends_come_change_and_go_and_survive_a_restart(database: &Database) {
         (&json!(2), &json!(true), &json!("up"))
     );
 
-    // One of the file can be changed and not taken away; what was said outlives restart and reload.
+    // A backend of the file can be changed but not taken away; the change outlives a restart and a reload.
     let down = balancer.api("PATCH", "/-/v1/backends/a", &json!({ "state": "down", "max_in_flight": 5 }));
     assert_eq!(down.expect(200).json()["state"], "down");
     assert_eq!(answering(&balancer), ["b"]);
@@ -88,7 +88,7 @@ fn backends_come_change_and_go_and_survive_a_restart(database: &Database) {
     assert_eq!(answering(&balancer), ["a"]);
     assert_eq!(metric(&balancer, "balancer_backend_up{pool=\"default\",backend=\"b\"}"), None);
 
-    // The file has the place of a stored one of its name, and says so.
+    // A backend in the file takes the place of a stored one of the same name, and the log says so.
     balancer.api("POST", "/-/v1/backends", &new).expect(201);
     let both = setup.clone().backend_with(json!({ "name": "b", "url": a.url() }));
     both.write();

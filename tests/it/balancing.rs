@@ -54,8 +54,8 @@ fn least_connections_avoids_the_busy_backend(engine: Engine) {
     open.open();
     let mut astray = Vec::new();
     let gone_astray = until("the fast one has answered", || {
-        // Each of its answers gives a lease back; from then on it is the one with fewer. A request that came before
-        // that may hang on the other, and waits with those that do.
+        // Each answer of the fast backend gives a lease back, and from then on it has fewer requests than the slow one.
+        // A request that comes before that may still be sent to the slow one; it is kept open with the others there.
         let mut conn = Conn::open(balancer.address);
         conn.wait_at_most(Duration::from_millis(500));
         conn.send(head("GET", "/", &[], None));
@@ -123,7 +123,7 @@ fn a_refusing_backend_costs_no_request(engine: Engine) {
     let balancer = Setup::on(engine).backend(refusing()).backend(good.address()).start();
     for _ in 0..30 {
         assert_eq!(balancer.get("/").expect(200).text(), "good");
-        // A body, too: nothing of it was sent to the one that refused.
+        // A request with a body, too: nothing of it was sent to the backend that refused.
         request(balancer.address, "POST", "/", &[], b"hello").expect(200);
     }
 }

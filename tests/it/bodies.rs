@@ -222,14 +222,14 @@ fn expect_100_continue_is_answered_by_us(engine: Engine) {
         Setup::on(engine).backend(backend.address()).set("frontend.max_body_bytes", json!(1000)).start();
     let mut conn = Conn::open(balancer.address);
     conn.send(head("POST", "/", &[("Expect", "100-continue")], Some(5)));
-    // Only the interim answer comes before the body is sent.
+    // Before the body is sent only the interim answer comes.
     assert_eq!(conn.read_interim().unwrap(), 100);
     conn.send("hello");
     conn.read("POST").unwrap().expect(200);
     let seen = backend.only();
     assert_eq!((seen.body.as_slice(), seen.field("expect")), (&b"hello"[..], None));
 
-    // A refusal comes instead of it.
+    // A refusal comes in the place of the interim answer.
     let mut conn = Conn::open(balancer.address);
     conn.send(head("POST", "/", &[("Expect", "100-continue")], Some(5000)));
     let answer = conn.read("POST").unwrap();
@@ -257,7 +257,7 @@ fn a_body_beyond_the_bound_is_413(engine: Engine) {
     conn.read("POST").unwrap().problem(413);
     assert_eq!(backend.seen().len(), 2, "a cut body was taken for a whole one");
     if engine.can(Case::ClosesAfterRefusal) {
-        // What else comes of that body must not be taken for a request.
+        // The rest of that body must not be taken for a request.
         assert_eq!(conn.wait_closed().0, b"");
     }
 }
@@ -270,7 +270,7 @@ fn a_slow_backend_is_504(engine: Engine) {
     answer.problem(504);
     assert_eq!(deaf.seen().len(), 1, "a request that timed out is not sent again");
 
-    // Silence inside a body has a limit of its own: the one of the head says nothing about it.
+    // Silence inside a body has a time-out of its own, which is not that of the head.
     let silent = Backend::saying("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nsome", Then::Hang);
     let setup = Setup::on(engine).backend(silent.address());
     let patient = setup.clone().set("upstream.response_timeout", json!("200ms")).start();
@@ -299,7 +299,7 @@ fn a_slow_backend_is_504(engine: Engine) {
 }
 
 fn a_stream_arrives_as_it_is_sent(engine: Engine) {
-    // The backend says one thing and goes on only when the client has seen it.
+    // The backend sends one piece, and goes on only when the client has seen it.
     let gate = crate::support::Gate::default();
     let opened = gate.clone();
     let backend = Backend::scripted(move |_, stream| {

@@ -85,7 +85,7 @@ fn when_all_are_full_and_nobody_may_wait_it_is_503_with_retry_after(engine: Engi
 /// One of two hangs with as many requests as it is given: the other one goes on.
 fn one_backend_never_holds_all_the_workers(engine: Engine) {
     if engine == Engine::Epoll {
-        // A request that waits for its backend holds nothing there.
+        // On this engine a request that waits for its backend holds no worker.
         return;
     }
     for strategy in ["round_robin", "first"] {
@@ -135,7 +135,7 @@ fn a_failing_backend_is_ejected_and_comes_back_by_a_probe(engine: Engine) {
     let from = balancer.proc.err_lines();
     let mut conn = Conn::open(balancer.address);
     let (at, line) = loop {
-        // Nobody sees any of it.
+        // No client sees any of the failures.
         assert_eq!(conn.get("/").expect(200).text(), "good");
         if flaky.seen().len() == 3 {
             break balancer.proc.wait_err(from, "it is ejected", |line| line.contains("is ejected"));

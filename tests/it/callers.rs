@@ -23,10 +23,10 @@ each_engine! {
     with_a_token_or_a_port_of_its_own_other_users_are_asked_for_nothing_else,
 }
 
-/// Nobody's number.
+/// The number of a user that does not exist.
 const OTHER: u32 = 4_242;
 
-/// What is ours on the public port and not for everybody.
+/// Our paths on the public port that are not for everybody.
 const OURS: [&str; 11] = [
     "/limits",
     "/limits/get?client_id=x",
@@ -41,7 +41,7 @@ const OURS: [&str; 11] = [
     "/-/readyz?verbose",
 ];
 
-/// What is for everybody.
+/// Paths that are for everybody.
 const OPEN: [&str; 3] = ["/-/livez", "/-/readyz", "/theirs"];
 
 fn is_root() -> bool {
@@ -81,7 +81,7 @@ fn nothing_was_changed(balancer: &Balancer) {
     assert_eq!(balancer.api("GET", "/limits", &Value::Null).expect(200).json()["limits"], json!([]));
 }
 
-/// 403 on all that is ours, by what comes from that address, as that user.
+/// Checks that all our paths are 403 for what comes from that address, asked by that user.
 #[track_caller]
 fn refused(balancer: &Balancer, url: &str, user: u32) {
     for path in OURS {
@@ -141,7 +141,7 @@ fn the_superuser_is_another_user(engine: Engine) {
     assert_eq!(create(&url, OTHER + 1), "403");
 }
 
-/// Who sends and closes leaves a socket without an owner behind, which the kernel shows as the superuser's.
+/// A client that sends and closes leaves a socket without an owner, which the kernel shows as the superuser's.
 fn a_caller_that_has_gone_changes_nothing(engine: Engine) {
     if !is_root() {
         return;
@@ -221,7 +221,8 @@ fn behind_haproxy_nobody_is_a_caller(engine: Engine) {
     behind(&balancer, &[listens]);
 }
 
-/// Nobody at these addresses is a caller, though each of them is asked by our own user, and a backend is reached.
+/// Checks that none of these proxies makes a caller of its client, even though our own user asks it and it reaches a
+/// backend.
 #[track_caller]
 fn behind(balancer: &Balancer, proxies: &[SocketAddr]) {
     for &proxy in proxies {
@@ -245,7 +246,7 @@ fn http_1_0_and_trusted_proxies_are_no_callers(engine: Engine) {
     balancer.get_from("127.0.0.9", "/limits").problem(403);
     balancer.get_from("127.0.0.9", "/-/dashboard").problem(403);
     balancer.get_from("127.0.0.8", "/limits").expect(200);
-    // With `_` for `-` such a field goes to nobody, and tells of a proxy all the same.
+    // Such a field with `_` for `-` is not passed on, but shows a proxy as well.
     for name in ["X_Original_URL", "X_Forwarded_For", "x-forwarded_host", "X_Real_IP", "X_CLIENT_IP"] {
         request(balancer.address, "GET", "/limits", &[(name, "1")], b"").problem(403);
         request(balancer.address, "GET", "/theirs", &[(name, "1")], b"").expect(200);
@@ -278,8 +279,8 @@ fn with_a_token_or_a_port_of_its_own_other_users_are_asked_for_nothing_else(engi
     }
 }
 
-/// A trusted peer's PROXY header that names loopback, or nobody, makes no caller of it: neither without a token nor by
-/// an `admin.allow` that means this machine.
+/// A PROXY header of a trusted peer that names loopback, or no client at all, does not make that client a caller of the
+/// API: neither without a token nor by an `admin.allow` of this machine alone.
 #[test]
 fn whom_a_proxy_header_names_is_no_process_of_this_machine() {
     let backend = Backend::named("a");

@@ -36,14 +36,14 @@ fn every_refusal_of_ours_has_its_cause(engine: Engine) {
         .set("frontend.max_body_bytes", json!(10))
         .set("rate_limit.default", json!({ "capacity": 1, "rate_per_sec": 0 }))
         .start();
-    // Calls of the API have no line, refused or not: the counts below would tell.
+    // Calls of the API have no line, refused or not. Otherwise the counts below would be wrong.
     balancer.api("GET", "/limits/get?client_id=none", &json!(null)).expect(404);
     balancer.api("POST", "/limits/create", &json!({})).expect(400);
     let long = "x".repeat(9000);
     let rows: [(String, u16, &str, Value); 8] = [
         ("GET /first HTTP/1.0\r\nHost: a\r\n\r\n".into(), 200, "", json!("HTTP/1.0")),
         ("GET /429 HTTP/1.1\r\nHost: a\r\n\r\n".into(), 429, "quota", json!("HTTP/1.1")),
-        // Framing, which never reaches the proxy.
+        // Faults of framing, which never reach the proxy.
         ("GET foo HTTP/1.1\r\nHost: a\r\n\r\n".into(), 400, "the request target", Value::Null),
         (
             "GET /h HTTP/1.1\r\nHost: a b\r\n\r\n".into(),
@@ -109,12 +109,12 @@ fn every_failure_has_its_cause_and_not_one_in_ten_seconds(engine: Engine) {
         let cause = line["cause"].as_str().expect("a cause");
         assert!(cause.contains("refused") || cause.contains("no healthy backend"), "{line}");
     }
-    // What a backend answered is its own business.
+    // An error that a backend answers has no cause of ours.
     let failing = Backend::answering("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n");
     let balancer = Setup::on(engine).backend(failing.address()).set("log.access", json!(true)).start();
     balancer.get("/x").expect(500);
     assert_eq!(line(&balancer, 1)["cause"], Value::Null);
-    // And the words have a bound.
+    // The cause has a bound on its length.
     let wrong = format!("HTTP/1.1 200 OK\r\n{}: a\r\n\r\n", "x ".repeat(2000));
     let broken = Backend::saying(wrong, Then::Close);
     let balancer = Setup::on(engine).backend(broken.address()).set("log.access", json!(true)).start();

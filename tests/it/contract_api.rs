@@ -9,7 +9,8 @@ each_engine! {
     a_body_that_nobody_reads_comes_after_who_may_call,
 }
 
-/// 403 → 401 → 405 → 413 also for a body beyond `frontend.max_body_bytes`, which the front door refuses by itself.
+/// 403, 401, 405 and 413 in this order also for a body above `frontend.max_body_bytes`, which the engine refuses by
+/// itself.
 fn a_body_that_nobody_reads_comes_after_who_may_call(engine: Engine) {
     let backend = Backend::named("a");
     let setup = Setup::on(engine).backend(backend.address()).set("frontend.max_body_bytes", json!(100_000));

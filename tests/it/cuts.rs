@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::{Backend, Balancer, Conn, Engine, Setup, Then};
 
-/// Between two pieces, so that most of them are read by themselves. Nothing depends on it but how much is tried.
+/// The pause between two pieces, so that most of them are read one by one. With a shorter one the test is only weaker.
 const PAUSE: Duration = Duration::from_micros(300);
 /// Streams up to this long are also sent byte by byte.
 const BYTE_BY_BYTE: usize = 240;
@@ -33,7 +33,7 @@ fn streams() -> Vec<Vec<u8>> {
         "POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\nabc",
         "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\nGET /never HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET / HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        // Left in the middle.
+        // Ended in the middle of a request.
         "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /never HTTP/1.1\r\nHost: a\r\n",
         "POST /never HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhell",
         "POST /never HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n",
@@ -60,7 +60,7 @@ fn cuts(stream: &[u8], random: &mut fastrand::Rng, way: usize) -> Vec<usize> {
         return (1..=stream.len()).collect();
     }
     let mut ends: Vec<usize> = (0..random.usize(1..8)).map(|_| random.usize(0..=stream.len())).collect();
-    // Around the end of the first head, where a reader changes its mind about what it reads.
+    // Around the end of the first head, where a parser goes over to the body.
     let head = stream.windows(4).position(|word| word == b"\r\n\r\n").map_or(0, |at| at + 4);
     ends.push((head + random.usize(0..4)).saturating_sub(2).min(stream.len()));
     ends.push(stream.len());
@@ -92,7 +92,7 @@ fn tell(balancer: &Balancer, backend: &Backend, stream: &[u8], ends: &[usize]) -
     conn.finish();
     let mut answers = Vec::new();
     while let Ok(answer) = conn.read("GET") {
-        // What differs from request to request by its nature is left out.
+        // Fields that differ from request to request are left out.
         let fields: Vec<_> = answer.fields.iter().filter(|(name, _)| !is_unique(name)).collect();
         let body = match answer.status {
             200 => answer.text(),

@@ -9,10 +9,10 @@ use serde_json::Value;
 use crate::support::balancer::{PROGRAM, listening};
 use crate::support::{Conn, Proc, block, installed, root, skip};
 
-/// Most exposure of the service, in tenths; what `systemd-analyze security` said of it when it was written, and some.
+/// Most exposure of the service, in tenths: a little more than `systemd-analyze security` says of it.
 const EXPOSURE: &str = "15";
 
-/// Whether there is somebody to judge the units; said aloud where there is not.
+/// Whether `systemd-analyze` is here to judge the units; said aloud where it is not.
 fn systemd_analyze() -> bool {
     let here = installed("systemd-analyze");
     if !here {
@@ -56,7 +56,7 @@ fn the_units_load_without_a_warning() {
         .output()
         .expect("systemd-analyze");
     let said = String::from_utf8_lossy(&output.stderr);
-    // It also judges what the units wait for, which is the machine's.
+    // It also judges units of this machine that ours wait for; only lines about ours count.
     let ours: Vec<_> = said.lines().filter(|line| line.contains("balancer")).collect();
     assert!(ours.is_empty(), "{said}");
     assert!(output.status.success(), "{said}");
@@ -110,7 +110,7 @@ fn what_is_shipped_has_the_api_on_a_port_of_its_own() {
     }
 }
 
-/// The chart is told apart by the program's version. What it renders is judged by `deploy/try-chart.sh`.
+/// The chart has the program's version. What it renders is judged by `deploy/try-chart.sh`.
 #[test]
 fn the_chart_is_of_this_version() {
     let chart = std::fs::read_to_string(root().join("deploy/helm/balancer/Chart.yaml")).expect("a chart");

@@ -37,7 +37,7 @@ fn addresses(lasts: &[u8]) -> Says {
     Says::Addresses(lasts.iter().map(|last| Ipv4Addr::new(127, 0, 0, *last)).collect())
 }
 
-/// Who answers, over so many requests.
+/// The backends that answer, over a number of requests.
 fn answering(balancer: &Balancer, requests: usize) -> Vec<String> {
     let mut seen: Vec<String> = (0..requests).map(|_| balancer.get("/").expect(200).text()).collect();
     seen.sort();
@@ -74,7 +74,7 @@ fn addresses_follow_the_name_server_and_bad_answers_keep_them(engine: Engine) {
     for bad in [Says::Fails, addresses(&[]), Says::Silent] {
         let before = balancer.proc.err_lines();
         server.says("app.test", bad.clone());
-        // Silence takes a while to be taken for an answer.
+        // A name server that does not answer is waited for, so this takes a while.
         balancer.proc.wait_err(before, "it is said", |line| line.contains("keeping its last addresses"));
         assert_eq!(answering(&balancer, 8), ["11", "12"]);
         let before = balancer.proc.err_lines();
@@ -83,7 +83,7 @@ fn addresses_follow_the_name_server_and_bad_answers_keep_them(engine: Engine) {
             .proc
             .wait_err(before, "it is said that it is well again", |line| line.contains("resolves now"));
     }
-    // One goes, one comes; who stays has its connection, its health and its counters.
+    // One address goes and one comes. The one that stays keeps its connection, its health and its counters.
     server.says("app.test", addresses(&[13, 11]));
     until("it moved", || (answering(&balancer, 8) == ["11", "13"]).then_some(()));
     kept.get("/").expect(200);

@@ -1,4 +1,5 @@
-//! The files that we write: none where nobody asked for one, none that others can read, and none through a symbolic link.
+//! The files that we write: none that was not asked for, none that other users can read, and none through a symbolic
+//! link.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -98,7 +99,7 @@ fn with_a_folder_for_its_data_what_was_set_is_kept_there() {
     ended(&mut proc);
 }
 
-/// As under a service manager that lets everybody read and write what is made.
+/// With an umask of 0, as some service managers have it: other users may read and write what is made.
 fn carelessly(setup: &Setup) -> Balancer {
     let path = setup.write();
     let script = "umask 000; exec \"$0\" run --config \"$1\"";
@@ -135,7 +136,7 @@ fn what_we_make_is_for_our_user_alone() {
     ended(&mut balancer.proc);
     assert_eq!(open(setup.folder()), []);
 
-    // What somebody opened to others on purpose stays as it is.
+    // A file that was opened to other users on purpose stays so.
     let database = setup.folder().join("db/deep/limits.db");
     fs::set_permissions(&database, Permissions::from_mode(0o640)).expect("ours");
     let mut balancer = carelessly(&setup);
@@ -207,7 +208,7 @@ fn a_secret_in_a_configuration_that_everybody_can_read_is_a_warning() {
         (plain().set("database.url", postgres("u")), 0o644, ""),
         (plain().set("balancing.sticky", json!({ "secret": token })), 0o644, "balancing.sticky.secret"),
         (plain(), 0o644, ""),
-        // It does not stand in the file.
+        // The secret is not in the file.
         (plain().env("BALANCER_ADMIN_TOKEN", "0123456789abcdef-token"), 0o644, ""),
     ] {
         let path = setup.write();

@@ -13,7 +13,7 @@ each_engine! {
     made_up_keys_push_out_nobody_who_is_refused,
 }
 
-/// The sizes of the table that the rules are tried at; the larger one is filled by keys that nobody knows.
+/// The sizes of the table; the larger one is filled by keys that no entry names.
 const SMALL: u32 = 4;
 const LARGE: u32 = 20_000;
 
@@ -30,7 +30,7 @@ fn keyed(engine: Engine, backend: &Backend, max_clients: u32) -> Setup {
         .set("rate_limit.unknown_keys", json!("own_bucket"))
 }
 
-/// Every row is taken by a client whose bucket is not full.
+/// Fills the table: every row is taken by a client whose bucket is not full.
 fn fill(balancer: &Balancer, rows: u32) {
     let mut conn = Conn::open(balancer.address);
     for number in 0..rows {
@@ -69,11 +69,12 @@ fn a_full_table_makes_no_limit_weaker(engine: Engine) {
         balancer.api("POST", "/-/v1/plans", &plan).expect(201);
         balancer.api("PUT", "/-/v1/limits/127.0.5.3", &json!({ "plan": "pro" })).expect(201);
         fill(&balancer, rows);
-        // Whom an entry names, by the exact numbers of the entry.
+        // A client that an entry names is held to the exact numbers of the entry.
         assert_eq!(passed(&balancer, "127.0.5.1", 8), 5);
         assert_eq!(passed(&balancer, "127.0.5.2", 2), 0);
         assert_eq!(passed(&balancer, "127.0.5.3", 5), 3);
-        // Members of a range by those of the range, and clients of the default by those of the default: never by more.
+        // Members of a range never get more than the range's numbers, nor clients of the default more than the
+        // default's.
         for member in 1..=40 {
             assert!(passed(&balancer, &format!("127.0.6.{member}"), 3) <= 1, "127.0.6.{member}");
             assert!(passed(&balancer, &format!("127.0.7.{member}"), 4) <= 2, "127.0.7.{member}");
@@ -111,7 +112,7 @@ fn made_up_keys_push_out_nobody_who_is_refused(engine: Engine) {
     }
 }
 
-/// Whoever has a /64 has one bucket, whichever of its addresses asks; and whoever has many of those pushes out nobody.
+/// All addresses of a /64 have one bucket, and a client with many such prefixes pushes no other client out.
 #[test]
 fn rotated_addresses_push_out_nobody_who_is_refused() {
     let backend = Backend::named("a");

@@ -52,7 +52,7 @@ fn a_paused_database_answers_nothing_and_comes_back() {
     let mut config: postgres::Config = server.url().parse().unwrap();
     config.connect_timeout(Duration::from_millis(300));
     server.pause();
-    // The kernel accepts the connection; nobody speaks on it.
+    // The kernel accepts the connection, and nothing is sent on it.
     let (done, waiting) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
         let connected = config.connect(postgres::NoTls).is_ok();

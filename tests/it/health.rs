@@ -62,7 +62,7 @@ fn a_backend_goes_and_comes_back_with_one_line_each(engine: Engine) {
         .backend_with(json!({ "name": "beta", "url": b.url() }))
         .set("health_check", quick("/health"))
         .start();
-    // The first checks' lines may come after the listening line: that one is written elsewhere.
+    // The lines of the first checks may come after the listening line, which another thread writes.
     balancer.proc.wait_err(0, "alpha is up", |line| line.contains("alpha (") && line.contains(" is up"));
     balancer.proc.wait_err(0, "beta is up", |line| line.contains("beta (") && line.contains(" is up"));
     let before = balancer.proc.err_lines();
@@ -121,7 +121,7 @@ fn hanging_backends_delay_nobody_elses_check(engine: Engine) {
         let (from, checks) = (balancer.proc.err_lines(), good.seen().len());
         status.store(code, Ordering::SeqCst);
         balancer.proc.wait_err(from, word, |line| line.contains("good") && line.contains(word));
-        // Far fewer than the twenty time-outs' worth of intervals: the next check came when it was due.
+        // Far fewer checks than the twenty time-outs would leave time for: the next check came when it was due.
         assert!(good.seen().len() - checks <= 10, "{} checks until {word}", good.seen().len() - checks);
     }
 }
@@ -179,7 +179,7 @@ fn a_thousand_are_checked(engine: Engine, pools: usize, hang: usize) {
     // Those that hang are awaited by 16 threads at once.
     assert!(took < TIMEOUT * 7 + SLACK, "{took:?}");
     assert!(threads < 100, "{threads} threads");
-    // Half of those that are counted on beside clients' connections, and what stands without any.
+    // Half of the descriptors that are kept for other things than clients, and those that an idle process has.
     assert!(files < 512 + 100, "{files} files");
     assert_eq!(said("is up: GET /: status 200 (first check)"), 1000 - 100 * hang);
     assert_eq!(said("is down: GET /: no "), 100 * hang);

@@ -15,7 +15,7 @@ each_engine! {
     a_trace_gives_no_secret_away,
 }
 
-/// Each beside its spelling with `_`, which some backends take for the same.
+/// Each is sent with its spelling with `_`, too, which some backends take for the same.
 const CLAIMS: [(&str, &str); 10] = [
     ("X-Forwarded-Port", "X_Forwarded_Port"),
     ("X-Forwarded-Prefix", "X-Forwarded_Prefix"),

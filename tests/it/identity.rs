@@ -63,7 +63,7 @@ fn a_known_key_decides_wherever_it_stands(engine: Engine) {
     with(&balancer, &[("X-Api-Key", "alice")]).expect(200);
     with(&balancer, &[("Authorization", "Bearer alice")]).expect(200);
     with(&balancer, &[("Cookie", "sid=alice")]).expect(429);
-    // Without it the address decides; the fields of a different case are another key.
+    // Without it the address decides. A value with other capitals is another key.
     let answer = with(&balancer, &[("X-Api-Key", "Alice")]).expect(200);
     assert_eq!(policy(&answer), Some(r#""default""#));
     // An address's own entry does not stand in a key's way.
@@ -235,7 +235,7 @@ fn a_key_with_several_values_is_refused(engine: Engine) {
         ("bearer token", &[("Authorization", "Bearer Bearer alice")]),
         ("cookie sid", &[("Cookie", "sid=alice; SID=zoe-key")]),
         ("cookie sid", &[("Cookie", "sid=alice%00")]),
-        // The first key decides, and another one is blurred.
+        // The first key would decide, but a later one has several values: that is refused as well.
         ("cookie sid", &[("X-Customer-Key", "alice"), ("Cookie", "sid=bob; sid=zoe-key")]),
     ];
     for (kind, fields) in several {
@@ -250,7 +250,7 @@ fn a_key_with_several_values_is_refused(engine: Engine) {
         assert_eq!(asked(&balancer, fields)["decision"], "denied", "{fields:?}");
     }
     assert!(backend.seen().is_empty());
-    // Several cookies of no interest are nobody's business.
+    // Several values of a cookie that is no key do not matter.
     with(&balancer, &[("Cookie", "a=1; a=2; sid=alice")]).expect(200);
 }
 

@@ -44,7 +44,7 @@ fn a_change_reaches_the_other_instance_within_the_ttl(database: &Database) {
     let backend = Backend::named("a");
     let setup = Setup::auto().store(database).backend(backend.address()).set("cache.ttl", json!("200ms"));
     let (first, second) = (setup.start(), setup.start());
-    // The other one knows that these have no limit.
+    // The other instance now holds in memory that these have no limit.
     second.get_from("127.0.0.50", "/").expect(200);
     second.get_from("127.50.0.1", "/").expect(200);
     first.limit("127.0.0.50", 0, 0);
@@ -105,7 +105,7 @@ fn what_is_changed_on_one_is_in_force_on_the_other(database: &Database) {
     here.api("PUT", "/-/v1/plans/free", &json!({ "buckets": bucket(0) })).expect(200);
     becomes(&there, "127.0.0.61", 429);
 
-    // Whoever is let off on one is on the other.
+    // A bucket that is reset on one instance is full on the other.
     here.limit("127.0.0.62", 1, 0);
     until("the limit is there", || shown(&there, "127.0.0.62").contains("q=1").then_some(()));
     becomes(&there, "127.0.0.62", 429);

@@ -79,7 +79,7 @@ fn a_reset_survives_a_kill(database: &Database) {
     setup.start().get("/").expect(200);
 }
 
-/// The one that saved it lives no more, and writes nothing over it.
+/// The instance that saved the levels is dead, so it can't write newer ones over them.
 #[test]
 fn a_reset_counts_for_what_dead_instances_saved_before_it() {
     let Some(database) = &Database::postgres() else { return };
@@ -109,7 +109,7 @@ fn a_reset_counts_for_what_dead_instances_saved_before_it() {
     let third = limited(None, Some(database), &backend).start();
     third.get("/").expect(200);
     third.get_from("127.0.8.1", "/").expect(200);
-    // Nobody reset this one.
+    // This client was not reset.
     third.get_from("127.0.9.1", "/").expect(429);
 }
 
@@ -158,7 +158,8 @@ fn daily(balancer: &crate::support::Balancer) {
     balancer.api("PUT", "/-/v1/limits/127.0.0.1", &json!({ "buckets": day })).expect(201);
 }
 
-/// What a clock leaves behind that ran ahead by a day or a decade and was set right, in the database and in the file.
+/// The database and the file hold what was saved while the clock ran ahead, by a day or by ten years, before it was set
+/// right.
 fn a_window_that_was_saved_while_the_clock_was_ahead_is_the_current_one(database: &Database) {
     let backend = Backend::named("a");
     for days in [1, 3_653] {
@@ -194,7 +195,7 @@ fn a_window_that_was_saved_while_the_clock_was_ahead_is_the_current_one(database
     }
 }
 
-/// Tokens flow in from the first start on: the row is not new again at each.
+/// Tokens flow in from the first start on: later starts do not take the row for a new one.
 fn what_was_saved_in_the_future_is_as_old_as_the_first_start_that_saw_it(database: &Database) {
     let backend = Backend::named("a");
     let setup = limited(None, Some(database), &backend);
@@ -207,7 +208,7 @@ fn what_was_saved_in_the_future_is_as_old_as_the_first_start_that_saw_it(databas
     };
     execute(database, setup.folder(), &lost.replacen("{}", bytes, 1).replacen("{}", now, 1));
     drop(setup.start());
-    // Fails where the row still lies ahead.
+    // Fails if the row is still in the future.
     let claim = match database.store {
         Store::Sqlite => format!(
             "INSERT INTO plans (name, buckets, version) SELECT '', '', 1 FROM instance_state WHERE saved_at_us > {now} + 60000000"
@@ -232,7 +233,7 @@ fn levels_survive_on_another_folder() {
     limited(None, Some(&database), &backend).start().get("/").expect(429);
 }
 
-/// Where the configuration's own folder may be read alone: under systemd, in containers.
+/// For a configuration in a folder that can only be read, as under systemd and in containers.
 #[test]
 fn what_is_kept_lies_where_the_service_manager_says() {
     let backend = Backend::named("a");
@@ -266,7 +267,7 @@ fn limits_and_levels_survive_a_restart_without_the_database() {
     balancer.get("/").expect(200);
     balancer.proc.signal(Signal::TERM);
     assert!(balancer.proc.wait().success());
-    // Nobody listens there.
+    // Nothing listens there.
     let nowhere = "postgres://nobody@127.0.0.1:1/nothing?connect_timeout=1";
     let again = setup.clone().set("database.url", json!(nowhere)).start();
     let left = |address: &str| {

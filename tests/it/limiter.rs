@@ -78,7 +78,7 @@ fn a_refusal_is_a_problem_with_the_time_to_wait(engine: Engine) {
     assert_eq!(item, Some(format!(r#""default";r=0;t={wait}"#).as_str()));
     assert_eq!(backend.seen().len(), 1);
 
-    // Any method, and a body that nobody reads; the connection goes on or is closed, but the answer comes.
+    // Any method, also with a body, which is not read: the connection goes on or is closed, but the answer comes.
     let mut conn = Conn::open(balancer.address);
     conn.ask("POST", "/", &[], &[b'x'; 1000]).problem(429);
     assert_eq!(backend.seen().len(), 1);

@@ -110,7 +110,7 @@ fn address_of(socket: &socket2::Socket) -> SocketAddr {
     socket.local_addr().expect("bound").as_socket().expect("an address")
 }
 
-/// Nothing turns round and round for it: the loop waits until the backend takes something.
+/// The loop does not spin: it waits until the backend takes something.
 #[test]
 fn a_client_that_ends_inside_its_body_costs_nothing_while_the_backend_waits() {
     let (door, _held) = full_door();
@@ -152,7 +152,8 @@ fn the_end_of_a_client_counts_from_the_end_of_its_body() {
     assert_eq!(conn.read("POST").expect("an answer").expect(200).text(), "done");
 }
 
-/// What a client took its time for is not the backend's, when that takes nothing for a moment for the first time.
+/// The time that a client needs for its body does not count for the backend, whose own time begins when the body is
+/// there.
 #[test]
 fn a_backend_is_asked_to_take_a_body_only_when_it_is_there() {
     let gate = Gate::default();
@@ -174,7 +175,7 @@ fn a_backend_is_asked_to_take_a_body_only_when_it_is_there() {
     opener.join().unwrap();
 }
 
-/// There are bytes for it to take: how long it may take them is `frontend.write_timeout`'s to say.
+/// There are bytes for the client to take, so `frontend.write_timeout` alone says how long it may pause.
 #[test]
 fn a_client_that_sends_no_more_may_pause_while_it_reads() {
     let answer =
@@ -189,7 +190,7 @@ fn a_client_that_sends_no_more_may_pause_while_it_reads() {
     assert_eq!(conn.read("GET").expect("an answer").body.len(), LARGE);
 }
 
-/// What a client sends slowly is its own time; what a backend does not take is not.
+/// A client is too slow only by its own pauses, not while the backend takes nothing.
 #[test]
 fn a_client_is_not_too_slow_while_others_keep_it_waiting() {
     let gate = Gate::default();
@@ -210,7 +211,7 @@ fn a_client_is_not_too_slow_while_others_keep_it_waiting() {
     assert_eq!(conn.read("POST").expect("an answer").expect(200).text(), "done");
     opener.join().unwrap();
 
-    // In line it is not even asked for its body.
+    // A request in line is not asked for its body, so it is not too slow either.
     let gate = Gate::default();
     let door = gate.clone();
     let backend = Backend::scripted(move |_, stream| {
@@ -290,7 +291,7 @@ fn calls_that_were_broken_off_leave_room_for_others() {
     conn.read("POST").expect("an answer").expect(400);
 }
 
-/// Also of a backend that is never asked again.
+/// This holds for a backend that is never asked again, too.
 #[test]
 fn a_kept_connection_ends_after_its_time_whoever_asks_next() {
     let backend = Backend::named("a");
@@ -304,7 +305,7 @@ fn a_kept_connection_ends_after_its_time_whoever_asks_next() {
     until("its connection is closed", || (backend.open() == 0).then_some(()));
 }
 
-/// The connection of an answer that was not taken does not stay behind while its request waits for another backend.
+/// When an answer is refused and its request waits for another backend, the connection of that answer is closed.
 #[test]
 fn the_connection_of_a_refused_answer_is_closed_while_its_request_waits() {
     let gate = Gate::default();

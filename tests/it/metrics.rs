@@ -112,7 +112,7 @@ fn real_events_move_the_series(engine: Engine) {
         // A request is counted when its answer is delivered, a moment after the client has read it.
         until(series, || {
             let text = balancer.get("/-/metrics").expect(200).text();
-            // Not there yet is not yet.
+            // A series that is not there yet is waited for.
             (text.contains(&format!("{series} ")) && value(&text, series) >= at_least).then_some(())
         });
     }

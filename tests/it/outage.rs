@@ -52,7 +52,7 @@ impl Load {
         until("the load goes on", || (self.served.load(Ordering::SeqCst) > from + 300).then_some(()));
     }
 
-    /// It goes on once more and ends; every client must have been answered well, and soon.
+    /// Waits until it goes on, and ends it. Every client must have been answered 200, and soon.
     fn ends_well(self) {
         self.goes_on();
         self.stop.store(true, Ordering::SeqCst);
@@ -83,7 +83,7 @@ fn at_work(server: &Postgres, backend: &Backend) -> (Balancer, Load) {
     (balancer, load)
 }
 
-/// That client's: past their time to live, too.
+/// The limits of that client, also when they are older than `cache.ttl`.
 fn known_limits_are_in_force(balancer: &Balancer) {
     balancer.get_from("127.0.0.66", "/").expect(200);
     balancer.get_from("127.0.0.66", "/").problem(429);
@@ -109,7 +109,7 @@ fn comes_back(balancer: &Balancer) {
     until("the store is up again", || {
         (balancer.api("GET", "/limits", &Value::Null).status == 200).then_some(())
     });
-    // Behind its recovery a first change may take the database longer than database.timeout.
+    // After its recovery the database may need longer than `database.timeout` for the first change.
     until("it takes changes", || {
         matches!(create(balancer, "behind-the-outage").status, 201 | 409).then_some(())
     });
@@ -184,7 +184,7 @@ fn a_killed_database_is_noticed_by_no_client() {
     assert_eq!(said(&balancer), (1, 1), "once each way\n{}", balancer.proc.err());
 }
 
-/// Others hold every connection that the server has, ours are ended, and no new one is to be had.
+/// Other clients hold every connection that the server allows; ours were ended, and new ones are refused.
 #[test]
 fn a_database_without_a_connection_left_is_noticed_by_no_client() {
     const CONNECTIONS: usize = 20;
@@ -196,7 +196,7 @@ fn a_database_without_a_connection_left_is_noticed_by_no_client() {
     let connect = || postgres::Client::connect(&server.url(), postgres::NoTls);
     let mut others = vec![connect().expect("one is left")];
     let end_ours = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = 'outage'";
-    // Whoever is quicker has it: ended until the others have them all.
+    // We and the others compete for a free connection: ours are ended until the others have all of them.
     until("the others have every connection", || {
         others[0].query_one(end_ours, &[]).expect("a superuser");
         loop {
@@ -236,7 +236,7 @@ fn it_starts_without_its_database_and_finds_it_later() {
     comes_back(&balancer);
 }
 
-/// Where unknown keys are refused, one that nobody can be asked about is not let through by its address.
+/// Where unknown keys are refused, a key that can't be looked up is not let through by its client's address.
 #[test]
 fn whether_a_key_is_known_is_no_guess() {
     let Some(mut server) = Postgres::start() else { return };

@@ -200,7 +200,7 @@ fn an_hour_is_kept_in_steps_that_the_overview_goes_on_with() {
         let found = history("metric=requests");
         (!found["values"].as_array()?.is_empty()).then_some(found)
     });
-    // A step is taken within a second after its end.
+    // 20 requests in a step of 10 s, which is recorded up to a second late.
     assert!((1.7..2.1).contains(&sum(&all)), "{all}");
     for query in [
         "metric=2xx",

@@ -77,7 +77,7 @@ fn pools_stand_side_by_side_and_come_and_go_by_a_reload(engine: Engine) {
     assert_eq!(names(&get(&balancer, "/-/v1/pools")), ["default", "api", "img"]);
     assert_eq!(get(&balancer, "/-/v1/pools/img")["up"], true);
 
-    // A pool that goes leaves nothing behind.
+    // A pool that is taken out leaves nothing behind.
     alone.write();
     let before = balancer.proc.err_lines();
     balancer.api("POST", "/-/v1/reload", &Value::Null).expect(200);
@@ -108,11 +108,11 @@ fn each_pool_is_checked_as_it_says(engine: Engine) {
     let line = |line: &str| line.contains("backend api/a (") && line.contains("is down: GET /own");
     balancer.proc.wait_err(0, "the line that names it", line);
     assert_eq!(get(&balancer, "/-/v1/pools/off")["backends"][0]["health"], "up");
-    // One service that is down takes the others nowhere.
+    // One service that is down does not make the process unready.
     balancer.get("/-/readyz").expect(200);
 }
 
-/// New pools take their time, and what they take from others stays there until requests know of them.
+/// New pools need time to start, so a backend stays in its old pool until requests go by the new one.
 fn a_backend_that_moves_to_another_pool_costs_no_request(engine: Engine) {
     let (a, deaf) = (Backend::named("a"), Backend::deaf());
     let slow = json!({ "backends": [deaf.url()], "health_check": { "timeout": "2s" } });
@@ -194,7 +194,7 @@ fn a_pool_that_goes_ends_what_it_has(engine: Engine) {
     alone.write();
     balancer.api("POST", "/-/v1/reload", &Value::Null).expect(200);
     assert_eq!(get_for(&balancer, "API.test.:80", "/").expect(200).text(), "a");
-    // And back, with its pool made anew, while the first request is still under way.
+    // Back again, into a new pool of the old name, while the first request is still under way.
     two.write();
     balancer.api("POST", "/-/v1/reload", &Value::Null).expect(200);
     gate.open();

@@ -67,7 +67,7 @@ fn readiness_ends_before_accepting_does(engine: Engine) {
     balancer.get("/-/readyz").expect(200);
     balancer.proc.signal(Signal::TERM);
     until("it is not ready any more", || (balancer.get("/-/readyz").status == 503).then_some(()));
-    // Whoever has not heard yet is still served.
+    // Clients that do not know yet are still served.
     balancer.get("/").expect(200);
     balancer.get("/-/livez").expect(200);
     assert_eq!(balancer.proc.wait().code(), Some(0), "{}", balancer.proc.story());

@@ -23,7 +23,7 @@ use crate::support::{
     Backend, Balancer, Conn, Proc, Setup, Then, get, installed, request, root, skip, until,
 };
 
-/// What is asked for `$__rate_interval`: a few scrapes.
+/// What stands for `$__rate_interval`: a few scrapes.
 const RATE_INTERVAL: &str = "5s";
 
 fn here() -> bool {
@@ -248,7 +248,7 @@ fn a_real_prometheus_scrapes_us_and_the_dashboard_has_data() {
         let rules = rules["data"]["groups"][0]["rules"].as_array()?.clone();
         rules.iter().all(|rule| rule["health"] == "ok").then_some(())
     });
-    // And one of them sees what is there to see.
+    // The alert about a backend that is down sees the one that is.
     let alerts = until("the alert about a down backend is pending", || {
         let alerts = get(prometheus, "/api/v1/alerts").json()["data"]["alerts"].as_array()?.clone();
         let down = |alert: &Value| alert["labels"]["alertname"] == "BalancerBackendDown";

@@ -155,13 +155,13 @@ fn a_request_has_one_deadline_for_waiting_and_all_else(engine: Engine) {
     let balancer = narrow(engine, &backend, 1).set("upstream.request_timeout", json!("700ms")).start();
     let mut held = ask(&balancer, "/held");
     until("it is at the backend", || (backend.seen().len() == 1).then_some(()));
-    // Waits for the rest of the other one's time, and has only what is left of its own for the backend.
+    // It waits in line while the first has its time, and then has only the rest of its own time for the backend.
     let mut late = ask(&balancer, "/late");
     let began = Instant::now();
     held.read("GET").unwrap().problem(504);
     late.read("GET").unwrap().problem(504);
     assert!(began.elapsed() < Duration::from_millis(700) + PATIENCE / 3, "{:?}", began.elapsed());
-    // One that spends all of it in line, behind one that has just begun.
+    // Requests that spend all of their time in line, behind one that has just begun.
     let mut first = ask(&balancer, "/first");
     until("it is at the backend", || {
         backend.seen().iter().any(|seen| seen.request_line().contains("first")).then_some(())
@@ -207,7 +207,7 @@ fn who_has_spent_its_time_in_line_gets_nobody_ejected(engine: Engine) {
 
 fn a_backend_that_comes_up_serves_who_waits(engine: Engine) {
     let (gate, well) = (Gate::default(), Gate::default());
-    // Passes its health checks while its requests wait.
+    // Its health checks pass while its requests wait.
     let opens = gate.clone();
     let full = Backend::scripted(move |seen, stream| {
         if !seen.request_line().contains("/health") {
@@ -308,7 +308,7 @@ fn uploads_wait_too(engine: Engine) {
     assert_eq!(bodies, sizes);
 }
 
-/// Many clients, room for six: everybody gets everything, and no bound is passed.
+/// Many clients and room for six: every client gets all its answers, and no bound is passed.
 fn a_crowd_passes_through_a_narrow_door(engine: Engine) {
     const EACH: usize = 20;
     // Half of the workers may wait where waiting takes one.

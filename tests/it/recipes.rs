@@ -26,7 +26,7 @@ pub fn nginx() -> Option<PathBuf> {
     found
 }
 
-/// A port that no connection of somebody else takes in the meantime.
+/// A port that no other program's connection takes meanwhile.
 pub fn free_port() -> SocketAddr {
     ([127, 0, 0, 1], postgres::free_port()).into()
 }
@@ -104,7 +104,7 @@ fn behind_nginx_with_tls_clients_are_who_they_are() {
         .replace("listen 443 ssl", "listen LISTENS ssl")
         .replace("/etc/ssl/app.example.pem", certificate.to_str().expect("UTF-8"))
         .replace("/etc/ssl/app.example.key", key.to_str().expect("UTF-8"));
-    // Before there are ports in it, which may hold any digits.
+    // Checked before the ports are filled in, since those may hold any digits.
     assert!(!ours.contains(":8080") && !ours.contains("443") && !ours.contains("/etc/ssl"), "{ours}");
     let ours =
         ours.replace("BALANCER", &balancer.address.to_string()).replace("LISTENS", &listens.to_string());

@@ -36,7 +36,7 @@ pub fn python() -> Option<String> {
     None
 }
 
-/// What a validator that is not ours says of a configuration by the schema: nothing, or what is wrong.
+/// What another project's validator says of each configuration by the schema: nothing, or what is wrong.
 fn judge(python: &str, schema: &str, configurations: &[String]) -> Vec<bool> {
     const SCRIPT: &str = "import json, sys, jsonschema\n\
         schema, *files = map(json.loads, json.load(sys.stdin))\n\
@@ -172,7 +172,7 @@ fn every_manual_page_that_is_named_is_made() {
         assert!(these.iter().all(|name| pages.contains_key(name)), "{page} names {these:?}");
         named.extend(these);
     }
-    // None of them can't be found from the first.
+    // Every page can be found from the first one.
     assert!(named.iter().eq(pages.keys()), "{named:?}\n{:?}", pages.keys());
     assert!(named.contains("balancer-limits-set"), "{named:?}");
 

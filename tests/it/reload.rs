@@ -51,7 +51,7 @@ fn what_changed_is_in_force(engine: Engine) {
     seen.sort();
     assert_eq!(seen, ["a", "a", "b", "b"]);
 
-    // By signal, and only the second one is left.
+    // By signal, with only the second backend left.
     let gone = setup.clone().set("backends", json!([{ "name": "b", "url": b.url() }]));
     gone.write();
     balancer.proc.signal(Signal::HUP);
@@ -125,13 +125,13 @@ fn what_did_not_change_goes_on(engine: Engine) {
         let answer = kept.get("/").expect(200);
         assert_eq!(answer.field("ratelimit"), Some(format!("\"default\";r={left}").as_str()));
     }
-    // An answer counts until it is with the kernel, which its client may be told a moment earlier.
+    // An answer counts as under way until we know that the kernel has it; its client may read it a moment earlier.
     until("the slow one alone is under way", || {
         (metric(&balancer, "balancer_backend_in_flight{pool=\"default\",backend=\"a\"}") == 1).then_some(())
     });
     assert_eq!(slow.connections(), 2);
 
-    // Another one joins in front, which takes what is new; `a` is as it was.
+    // Another backend joins in front of `a` and gets new requests; `a` goes on as before.
     let joined = setup.clone().set(
         "backends",
         json!([{ "name": "c", "url": c.url() }, { "name": "a", "url": slow.url(), "weight": 7 }]),
@@ -142,7 +142,7 @@ fn what_did_not_change_goes_on(engine: Engine) {
         1,
         "it is counted still"
     );
-    // The client's connection is open, its level goes on, and the new one answers.
+    // The client's connection stays open, its level goes on, and the new backend answers.
     let answer = kept.get("/").expect(200);
     assert_eq!((answer.text().as_str(), answer.field("ratelimit")), ("c", Some("\"default\";r=6")));
     // The connection to `a` that was kept is taken again.
@@ -150,7 +150,7 @@ fn what_did_not_change_goes_on(engine: Engine) {
     assert_eq!(kept.get("/").expect(200).text(), "ok");
     assert_eq!(slow.connections(), 2, "no new connection was needed");
 
-    // `a` goes while its request is under way, which ends all the same.
+    // `a` is taken out while a request is under way there, which is still answered.
     reload(&balancer, &setup.clone().set("backends", json!([{ "name": "b", "url": b.url() }])));
     assert_eq!(kept.get("/").expect(200).text(), "b");
     gate.open();
@@ -281,11 +281,11 @@ fn the_command_reloads(engine: Engine) {
     let (code, out, err) = command(Some(format!("http://{}", balancer.address)));
     assert_eq!((code, err.as_str()), (Some(0), ""));
     assert_eq!(out, "reloaded; changed: upstream.retries\nin force after a restart alone: frontend.workers");
-    // The file says where the balancer is, unless it has only port 0 to say.
+    // A command finds the balancer by the file, unless the file has port 0.
     let (code, _, err) = command(None);
     assert_eq!(code, Some(2));
     assert!(err.contains("--url"), "{err}");
-    // A wrong file: whoever reads it here says so, and whoever is asked does.
+    // A wrong file: the command that reads it says so, and so does the balancer that is asked to reload.
     setup.clone().set("upstream.retries", json!("many")).write();
     let (code, out, err) = command(None);
     assert_eq!((code, out.as_str()), (Some(2), ""));

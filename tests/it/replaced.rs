@@ -127,7 +127,7 @@ fn changes_go_on_under_a_file_that_is_deleted_and_none_is_answered_into_nowhere(
     let mut bench = Bench::new();
     for round in 0..3 {
         fs::remove_file(&bench.path).expect("there");
-        // As they come: 201, or 503 with a word about what became of it.
+        // Each is answered 201, or 503 with what became of it.
         until("changes are taken", || {
             let answer = bench.create();
             if answer.status != 201 {
@@ -220,7 +220,7 @@ fn another_database_of_ours_is_used_from_then_on() {
         until("what it does not hold is not", || {
             (bench.balancer.get_from("127.0.0.66", "/").status == 200).then_some(())
         });
-        // The log of the one was not put into the other.
+        // The write-ahead log of the old file was not applied to the new one.
         bench.created = vec!["127.0.0.77".into()];
         bench.create().expect(201);
         bench.balancer.proc.kill();

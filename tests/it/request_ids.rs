@@ -12,7 +12,7 @@ each_engine! {
 }
 
 fn via_names_us_and_a_loop_is_508(engine: Engine) {
-    // A balancer whose backend is itself behind a name that no check of the configuration sees through.
+    // A balancer whose backend is the balancer itself, behind a name that no check of the configuration recognises.
     let backend = Backend::answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nVia: 1.1 inner\r\n\r\n");
     let balancer = Setup::on(engine).backend(backend.address()).start();
     let answer = request(balancer.address, "GET", "/", &[("Via", "1.0 front")], b"").expect(200);
@@ -60,7 +60,7 @@ fn without_via_a_loop_is_still_508(engine: Engine) {
     assert!(backend.only().all("via").is_empty(), "{:?}", backend.only().lines());
     through(&one, &passed_on()).problem(508);
 
-    // Over others, which add their own and take nothing away.
+    // Through other balancers, which add their own Via and take nothing away.
     through(&one, &[]).expect(200);
     for next in [&other, &named] {
         through(next, &passed_on()).expect(200);

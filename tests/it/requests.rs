@@ -225,7 +225,7 @@ fn what_clients_send_in_targets_goes_on_unchanged(engine: Engine) {
     let carries_all = engine.can(Case::Targets);
     let mut passed = 0;
     for target in every.iter().chain(&where_it_can) {
-        // Often enough to take a backend out that was blamed for it.
+        // Often enough to eject a backend that is blamed for it.
         for _ in 0..6 {
             let status = outcome(&balancer, format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
             let expected = if every.contains(target) || carries_all { 200 } else { 400 };
@@ -295,7 +295,8 @@ fn an_endless_head_is_cut_off(engine: Engine) {
     for start in ["GET /", "GET / HTTP/1.1\r\nHost: a\r\nX: "] {
         let mut conn = Conn::open(balancer.address);
         conn.send(start);
-        // Never an end, and far more than max_head_bytes: what is not refused by then is thrown away as it comes.
+        // A head without an end, far longer than `max_head_bytes`: after the refusal the rest is thrown away as it
+        // comes.
         for _ in 0..10_000 {
             if conn.try_send([b'x'; 4096]).is_err() {
                 break;

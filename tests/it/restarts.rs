@@ -22,7 +22,7 @@ each_engine! {
 fn fifty_restarts_behind_an_activated_socket_cost_no_request(engine: Engine) {
     const RESTARTS: usize = 50;
     if !engine.can(Case::Restarts) {
-        // The crate's thread accepts until the process ends, and nobody is left to answer.
+        // The crate's thread accepts until the process ends, when no worker is left to answer.
         return;
     }
     let (a, b) = (Backend::named("a"), Backend::named("b"));
@@ -150,8 +150,8 @@ fn requests_are_served_while_readiness_is_gone(engine: Engine) {
     assert_eq!(balancer.proc.wait().code(), Some(0), "{}", balancer.proc.story());
 }
 
-/// Kept connections that say nothing are closed after two seconds of it; one that speaks by then is answered, and told that
-/// this was the last answer.
+/// Kept connections that send nothing for two seconds are closed. One that sends a request by then is answered, and
+/// told that this was the last answer.
 fn a_client_that_is_silent_does_not_keep_the_process(engine: Engine) {
     if !engine.can(Case::ClosesAfterRefusal) {
         // It can't close a connection that its client wants to keep; its end is not held up by one either.

@@ -45,7 +45,7 @@ fn a_time_out_is_sent_again_by_choice(engine: Engine) {
         assert!(statuses == [200, 504] || statuses == [504, 200], "{statuses:?}");
     };
     post(&balancer);
-    // Nor anything else, when it is not asked for.
+    // Nor is a GET sent again after a time-out that `retry_on` does not name.
     let balancer = setup.set("upstream.retry_on", json!(["connect", "reset"])).start();
     let statuses = [(); 2].map(|()| balancer.get("/").status);
     assert!(statuses == [200, 504] || statuses == [504, 200], "{statuses:?}");
@@ -62,7 +62,7 @@ fn a_status_is_sent_again_by_choice(engine: Engine) {
     let posts: Vec<_> =
         (0..4).map(|_| request(balancer.address, "POST", "/", &[], b"order").status).collect();
     assert_eq!(posts.iter().filter(|status| **status == 503).count(), 2, "{posts:?}");
-    // With nobody else to ask, the answer that there is is the answer.
+    // With no other backend to ask, the failed answer is passed on.
     let alone = Setup::on(engine).backend(busy.address()).set("upstream.retry_on", json!(["503"])).start();
     let before = busy.seen().len();
     let answer = alone.get("/").expect(503);
@@ -100,7 +100,7 @@ fn retries_cannot_double_an_overload(engine: Engine) {
             balancer.get("/").problem(502);
         }
         let again = seen() - before - 300;
-        // A hundred in ten seconds are always allowed; on a slow machine more of those have gone by.
+        // A hundred in ten seconds are always allowed, and a slow machine takes several times ten seconds.
         let windows = 1 + began.elapsed().as_secs() as usize / 10;
         assert!(again <= (100 + share) * windows, "{again} of 300 were sent again with {budget}");
         assert!(again >= 100, "{again} of 300 were sent again with {budget}");
@@ -126,7 +126,7 @@ fn a_deadline_bounds_all_attempts_together(engine: Engine) {
     assert!(took >= Duration::from_millis(1_000) && took < Duration::from_secs(20), "{took:?}");
     assert_eq!(deaf.iter().map(|backend| backend.seen().len()).sum::<usize>(), 3);
     balancer.proc.wait_err(0, "which time-out it was", |line| line.contains("upstream.request_timeout"));
-    // No attempt outlives it either.
+    // A single attempt does not outlive the deadline either.
     let balancer = setup.set("upstream.request_timeout", json!("300ms")).start();
     let began = Instant::now();
     balancer.get("/").problem(504);

@@ -234,7 +234,7 @@ fn readmes_first_walk_prints_what_it_says() {
             } else if command.starts_with("export ") {
                 before += &format!("{command}\n");
             } else {
-                // 8080 may be somebody else's here.
+                // Port 8080 may be taken on this machine.
                 let said = shell(&format!("{before}{}", command.replace("127.0.0.1:8080", &address)), &clone);
                 assert_eq!(same_for_all(&said), prints, "{command}");
             }
@@ -267,7 +267,7 @@ fn run_sh_that_is_killed_leaves_no_orphan() {
 fn run_sh_takes_other_ports_and_a_postgres() {
     let Some(database) = crate::support::Database::postgres() else { return };
     let _alone = alone();
-    // Whoever has them now, they are taken.
+    // These ports are taken, by this test or by another program.
     let taken: Vec<_> =
         [8080, 9001, 9002].map(|port| TcpListener::bind(("127.0.0.1", port))).into_iter().collect();
     let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

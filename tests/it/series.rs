@@ -45,7 +45,7 @@ fn is_zero(balancer: &Balancer, series: &str) {
 fn every_reason_to_send_again_is_counted(engine: Engine) {
     let down = Backend::answering("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
     // Its first connection is kept and then reset in the middle of the second request: the only way to lose a request
-    // that was sent without anybody's fault.
+    // that was sent without a fault of either side.
     let resets = Backend::scripted(|seen, stream| match seen.request_line().contains("/again") {
         false => {
             let _ = stream.write_all(OK);
@@ -211,7 +211,7 @@ fn what_is_in_flight_is_shown(engine: Engine) {
 fn methods_and_the_clients_departure_are_labels(engine: Engine) {
     let backend = Backend::scripted(|seen, stream| match seen.request_line().contains("/big") {
         false => {
-            // Kept: a POST that met the end of its connection would be no POST to send again.
+            // The connection is kept: a POST that meets the end of its connection may not be sent again.
             let _ = stream.write_all(OK);
             Then::Keep
         }
@@ -235,7 +235,7 @@ fn methods_and_the_clients_departure_are_labels(engine: Engine) {
     reaches(&balancer, "balancer_http_requests_total{method=\"GET\",code=\"200\"}", 1.0);
 }
 
-/// The states that only our own front door can tell apart, and why it turned somebody away.
+/// The states that only the loops can tell apart, and why they refused a connection.
 #[test]
 #[cfg(target_os = "linux")]
 fn connections_are_counted_by_what_they_do() {
@@ -287,7 +287,7 @@ fn every_reason_to_turn_a_connection_away_is_counted() {
     let _held = crowd(&balancer, 6);
     reaches(&balancer, "balancer_connections_rejected_total{reason=\"max_connections_per_ip\"}", 1.0);
 
-    // Who says nothing makes room, who waits for an answer does not.
+    // A silent connection makes room, one that waits for an answer does not.
     let deaf = Backend::deaf();
     let ask = |balancer: &Balancer| {
         let mut conn = Conn::open(balancer.address);
@@ -354,7 +354,7 @@ fn every_operation_of_the_store_is_timed_and_its_failure_counted() {
         reaches(&balancer, &count, 1.0);
     }
     reaches(&balancer, "balancer_store_up", 1.0);
-    // The watch may notice before the call does, and then nothing is asked any more: once again.
+    // The watch may notice the outage before the call does, and then the database is not asked any more: tried again.
     for op in &operations[..6] {
         let count = format!("balancer_store_errors_total{{op=\"{op}\"}}");
         until(&count, || {

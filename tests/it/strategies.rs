@@ -137,7 +137,8 @@ fn peak_ewma_leaves_the_slow_backend_alone(engine: Engine) {
     for _ in 0..100 {
         conn.get("/").expect(200);
     }
-    // One to find out, and one more should the decay of ten seconds have come by on a busy machine.
+    // One request finds out that it is slow; a busy machine may take so long that the measure decays (10 s) and it is
+    // tried again.
     assert!(slow.seen().len() <= 5, "{} of 100 went to the slow one", slow.seen().len());
 }
 
@@ -164,7 +165,7 @@ fn two_choices_leave_a_hanging_backend_alone(engine: Engine) {
                 conn.read("GET").unwrap().expect(200);
                 answered += 1;
             }
-            // A lease is given back a moment after its answer was read here: one tie can happen, never two.
+            // A lease is given back a moment after its answer was read here, so one tie can happen, but not two.
             assert!(hung.len() <= 2, "{strategy} sent {} to the one that hangs", hung.len());
         }
     }

@@ -115,7 +115,7 @@ fn files_that_change_are_taken_within_a_minute_without_a_word() {
     let balancer = with_tls(setup, &[pair]).start();
     let (port, client) = (tls_port(&balancer), papers.client(None));
     let mut kept = SecureConn::open(port, &client, "a.test").expect("a handshake");
-    // One that never said anything would not be kept for so long.
+    // A connection that never sent a request would not be kept for so long.
     assert_eq!(kept.get("a.test", "/").expect("an answer").body, "a");
     papers.pair("site", &["a.test"]);
     let deadline = Instant::now() + Duration::from_secs(100);
@@ -127,7 +127,7 @@ fn files_that_change_are_taken_within_a_minute_without_a_word() {
         assert!(Instant::now() < deadline, "still the old certificate");
         std::thread::sleep(Duration::from_millis(200));
     }
-    // It is said behind the moment from which it holds.
+    // The line is written after the new certificates are in force.
     balancer.proc.wait_err(0, "its word", |line| line.contains("tls: certificates were read again"));
     assert_eq!(kept.get("a.test", "/").expect("it was not lost").body, "a");
 }
@@ -148,14 +148,14 @@ fn the_plain_port_leads_to_the_other_one_and_answers_what_is_ours() {
         balancer.get(target).expect(200);
     }
     assert!(backend.seen().is_empty(), "{:?}", backend.seen());
-    // A proxy in front took it by TLS.
+    // A proxy in front received the request over TLS.
     let by_tls = [("Host", "a.test"), ("X-Forwarded-Proto", "https")];
     let from = |source: &str| {
         Conn::from(source.parse().expect("an address"), balancer.address).ask("GET", "/", &by_tls, b"")
     };
     assert_eq!(from("127.0.0.9").status, 200);
     assert_eq!(from("127.0.0.8").status, 308);
-    // In force with a reload.
+    // A reload puts the change in force.
     setup.set("tls.redirect", json!(false)).write();
     balancer.proc.signal(Signal::HUP);
     until("the plain port serves", || (balancer.get("/").status == 200).then_some(()));
@@ -242,7 +242,7 @@ fn of_two_inherited_sockets_the_second_is_for_tls() {
         rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::empty()).expect("an open socket");
     }
     let [one, two] = [0, 1].map(|at: usize| sockets[at].as_raw_fd());
-    // By way of numbers that are nobody's, since 3 or 4 may be one of ours.
+    // By way of numbers that are not in use, since 3 or 4 may be one of the sockets.
     let script = format!(
         r#"exec 18<&{one} 19<&{two}; exec 3<&18 4<&19 18<&- 19<&-; LISTEN_PID=$$ LISTEN_FDS=2 exec "$0" run --config "$1""#
     );

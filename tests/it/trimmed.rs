@@ -75,7 +75,7 @@ fn only_what_the_crate_hides_is_taken(engine: Engine) {
     if strict {
         assert!(backend.seen().is_empty(), "{:#?}", backend.seen());
     } else {
-        // docs/engines.md says so; when the crate sees better one day, the table has to.
+        // docs/engines.md says so. If the crate is mended, this fails, and the table there has to change.
         assert_eq!(
             status(
                 &balancer,

@@ -1,4 +1,4 @@
-//! Rows that somebody damaged by hand: each is logged with its id, its client gets the default, and everything else works.
+//! Rows that were damaged by hand: each is logged with its id, its client gets the default, and everything else works.
 
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ fn setup(database: &Database, backend: &Backend) -> Setup {
         .store(database)
         .backend(backend.address())
         .set("rate_limit.default", json!({ "capacity": 3, "rate_per_sec": 0 }))
-        // The first look-up must not lose against a busy machine: then the default would decide.
+        // On a busy machine the first look-up may take long; without this the default would decide.
         .set("cache.load_timeout", json!("10s"))
 }
 
@@ -151,7 +151,7 @@ fn rows_of_every_other_table_that_can_not_be_read_stop_nothing(database: &Databa
     balancer.get("/-/v1/backends").expect(200);
     balancer.limit("127.0.0.3", 9, 0);
     end(balancer);
-    // What this machine keeps stands in when the database is down.
+    // When the database is down, the file that this machine keeps takes its place.
     let data = setup.folder().join("data");
     let limits = std::fs::read(data.join("limits.snapshot")).unwrap();
     let (head, lines) = limits.split_at(16);

@@ -17,7 +17,7 @@ use crate::support::{Backend, Balancer, Database, Setup, aloud, until};
 const CAPACITY: f64 = 100.0;
 const RATE: f64 = 50.0;
 
-/// Instances that believe the test whom it names as the client.
+/// Instances that take the client's address from the test's requests.
 struct Fleet {
     list: Vec<Balancer>,
     setup: Setup,
@@ -30,7 +30,7 @@ impl Fleet {
         let setup = super::setup(database, &backend)
             .set("admin.listen", json!("127.0.0.1:0"))
             .set("rate_limit.trusted_proxies", json!(["127.0.0.0/8"]))
-            // A look-up that a busy machine draws out must not count as a client without a limit.
+            // On a busy machine a look-up may take long: without this the client would count as one without a limit.
             .set("cache.load_timeout", json!("5s"));
         let setup = change(setup);
         let list = (0..count).map(|_| setup.start()).collect();
@@ -55,7 +55,7 @@ impl Fleet {
         self.list.iter().map(|balancer| balancer.address).collect()
     }
 
-    /// Sends all of it; the longest that a message took meanwhile, in seconds, beside.
+    /// Sends all of it. Also returns the longest that a message took meanwhile, in seconds.
     fn send(&self, client: &str, shots: &[Shot]) -> (Hits, f64) {
         let last = shots.last().map_or(Duration::ZERO, |shot| shot.at);
         send(&self.addresses(), client, shots, |began| {
@@ -87,7 +87,8 @@ fn beyond(instances: f64, offered: f64, lag: f64) -> f64 {
     all.min(instances * quiet + offered * unheard + RATE * (0.5 + lag))
 }
 
-/// Within the bound, and not under what one would admit, as far as more was asked for.
+/// Checks that what was admitted is within the bound, and not less than one instance would admit if as much was asked
+/// for.
 #[track_caller]
 fn keeps_within(what: &str, hits: &Hits, offered: f64, lag: f64) {
     let (allowed, one) = (hits.allowed() as f64, of_one(hits.seconds()));
@@ -133,7 +134,7 @@ fn three_instances_admit_together_what_one_would() {
     keeps_within("600 a second, evenly", &hits, 600.0, lag);
 }
 
-/// The rate that a client is to be let through at, without a refusal.
+/// A rate at which a client must never be refused.
 const BELOW: f64 = 0.9 * RATE;
 
 #[test]
@@ -145,7 +146,7 @@ fn instances_that_join_refuse_nobody_who_keeps_to_its_rate() {
     knows(&fleet.list[0], 1);
     let first = fleet.list[0].address;
     let shots = steady(BELOW, Duration::from_secs(3), |_, _| 0);
-    // Two join in the middle of it.
+    // Two instances join meanwhile.
     let (hits, joined) = send(&[first], "10.0.0.4", &shots, |_| {
         let joined: Vec<Balancer> = (0..2).map(|_| fleet.setup.start()).collect();
         joined
@@ -204,21 +205,21 @@ fn a_load_that_moves_is_let_through() {
     assert!(hits.part() >= 0.95, "{}", hits.part());
 }
 
-/// How long the database stands still.
+/// How long the database is paused.
 const PAUSE: Duration = Duration::from_secs(30);
 
 /// What a drill with a paused database came to.
 struct Paused {
-    /// One client, evenly over all.
+    /// A client that sends evenly to all instances.
     spread: Hits,
-    /// One at 0.9 of its rate on one instance.
+    /// A client that sends to one instance at 0.9 of its rate.
     lone: Hits,
 }
 
-/// Before the database stands still.
+/// How long requests are sent before the database is paused.
 const BEFORE: Duration = Duration::from_secs(5);
 
-/// Sends all the time, and lets the database stand still meanwhile. What was sent while it did.
+/// Sends all the time and pauses the database meanwhile. Returns what became of the requests during the pause.
 fn paused(fleet: &Fleet, server: &Postgres) -> Paused {
     let (addresses, span) = (fleet.addresses(), BEFORE + PAUSE);
     let still = |hits: Hits| hits.between(BEFORE, span);
@@ -255,7 +256,7 @@ fn a_paused_database_costs_accuracy_alone() {
     };
     let fleet = with_limits(&server, "with_it", |setup| setup);
     fleet.know_each_other();
-    // One that is never refilled: what is charged twice is missing in the end.
+    // A bucket that is never refilled: a token that is charged twice would be missing in the end.
     fleet.list[0].limit("10.0.0.10", 300, 0);
     let (some, _) = fleet.send("10.0.0.10", &steady(100.0, Duration::from_secs(1), |number, _| number % 3));
     let Paused { spread, lone } = paused(&fleet, &server);

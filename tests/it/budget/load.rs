@@ -10,9 +10,9 @@ use crate::support::Conn;
 /// One request to be sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Shot {
-    /// After the beginning.
+    /// When, after the beginning.
     pub at: Duration,
-    /// Which instance.
+    /// The instance that it is sent to.
     pub to: usize,
 }
 
@@ -31,7 +31,7 @@ pub struct Hits(pub Vec<Hit>);
 /// Connections to each instance.
 const CONNECTIONS: usize = 12;
 
-/// That many requests a second for that long, the one with number `n` to `to(n)`.
+/// `rate` requests a second for `span`, the request with number `n` to `to(n, …)`.
 pub fn steady(rate: f64, span: Duration, to: impl Fn(usize, Duration) -> usize) -> Vec<Shot> {
     let count = (rate * span.as_secs_f64()) as usize;
     let shot = |number| {
@@ -41,7 +41,8 @@ pub fn steady(rate: f64, span: Duration, to: impl Fn(usize, Duration) -> usize) 
     (0..count).map(shot).collect()
 }
 
-/// Sends all of it as `client`, at its times as far as answers let it, and calls `meanwhile` beside.
+/// Sends all of it as `client`, at the given times unless answers come too slowly, and calls `meanwhile` on this
+/// thread.
 pub fn send<T>(
     instances: &[SocketAddr],
     client: &str,
@@ -82,7 +83,7 @@ pub fn send_as<T>(
     (Hits(hits), done)
 }
 
-/// One connection after the other: one that has lain idle is about to be closed.
+/// Connections, one after the other: one that was idle for long may be about to be closed, so it is replaced.
 struct Lane {
     address: SocketAddr,
     conn: Option<Conn>,

@@ -38,7 +38,7 @@ fn told_of(balancer: &Balancer) -> Vec<Value> {
     status["instances"].as_array().expect("a list").clone()
 }
 
-/// Waits until it hears that many instances, itself among them, and all of them hear themselves.
+/// Waits until this instance hears that many, itself among them, and each of them hears itself.
 #[track_caller]
 fn knows(balancer: &Balancer, count: usize) {
     until(&format!("it knows {count} instances"), || {

@@ -39,7 +39,7 @@ fn instances_of_one_database_see_each_other_come_and_go() {
     assert!(series(one, "balancer_budget_lag_seconds") > 0.0);
     assert_eq!(series(one, "balancer_budget_messages_dropped_total"), 0.0);
 
-    // Killed, it is missed after 3 s; one that ends says so itself.
+    // An instance that is killed is missed after 3 s; one that ends tells the others.
     third.proc.signal(Signal::KILL);
     let took = takes("the killed one is gone", || (told_of(one).len() == 2).then_some(()));
     aloud(&format!("budget: an instance that was killed is gone after {took:?}"));
@@ -96,7 +96,7 @@ fn a_key_that_was_replaced_is_noticed_by_those_that_run() {
     }
 }
 
-/// Stopped it takes nothing off the server, whose queue for all listeners it would fill.
+/// A stopped process takes no notifications from the server, and would fill the queue that all listeners share.
 #[test]
 #[ignore = "a quarter of a minute"]
 fn a_listener_that_stands_still_is_given_up_by_the_server() {
@@ -165,7 +165,7 @@ fn on_sqlite_each_process_counts_alone_and_says_so() {
     assert_eq!(series(&balancer, "balancer_budget_messages_sent_total"), 0.0);
 }
 
-/// As one of the version before, which sends no heartbeats.
+/// Like an instance of the version before, which sends no heartbeats.
 #[test]
 fn an_instance_that_takes_no_part_lives_beside_those_that_do() {
     let Some(database) = Database::postgres() else { return };

@@ -175,7 +175,7 @@ fn a_client_with_a_key_is_explained_without_the_key() {
     let said = cli(&explain).stdin(format!("X-Key: {key}\n")).run().good();
     assert!(said.contains("would be refused") && said.contains(&format!("It is taken for {id}.")), "{said}");
     assert!(said.contains(&format!("  {id}: decides\n")) && !said.contains(key), "{said}");
-    // Another key is nobody's: the address decides.
+    // No client has this key: the address decides.
     let said = cli(&explain).stdin("X-Key: unknown\n").run().good();
     assert!(said.contains("would be allowed") && said.contains("Nothing limits it."), "{said}");
 }
@@ -212,7 +212,7 @@ fn words_that_make_no_sense_ask_nobody() {
         &["top", "--window", "2h"],
         &["top", "--every", "fast"],
     ] {
-        // Port 1: whoever asks gets another exit code.
+        // Nothing listens on port 1: a command that asks there would end with another exit code.
         Cli::new(args).env("BALANCER_URL", "http://127.0.0.1:1").run().bad(2);
     }
 }

@@ -46,7 +46,7 @@ fn a_balancer_is_found_by_its_configuration_and_with_admin_listen_there_alone() 
         assert!(err.starts_with("401 ") && !err.contains("other"), "{err}");
 
         if separate {
-            // There the path is a backend's.
+            // On the public port that path goes to a backend.
             let public = balancer.address.to_string();
             let err = Cli::new(LS)
                 .env("BALANCER_URL", &public)

@@ -25,7 +25,7 @@ fn a_balancer_that_is_well_says_so_in_one_line() {
     for status in [200, 200, 429] {
         ground.balancer.get("/").expect(status);
     }
-    // A limit that does its work is nothing bad.
+    // A limit that refuses requests is not a fault.
     until("a client is limited", || ground.good(&["status"]).contains("1 client limited").then_some(()));
     until("requests are counted", || (!ground.good(&["status"]).contains(" 0 req/s ")).then_some(()));
     let json = ground.json(&["status"]);

@@ -54,7 +54,7 @@ fn axe_finds_nothing() {
         return;
     };
     let (_backend, _balancer, browser) = full();
-    // Anew for each, as the page may be another by then.
+    // Loaded for each place, since the page may be a new one.
     let judge = |place: &str| {
         browser.run(&axe, &[]);
         browser.run(
@@ -97,7 +97,7 @@ fn every_field_has_a_label_and_every_button_a_name() {
         browser.run(without, &[]),
         json!(["<button id=\"confirm-yes\" value=\"yes\" class=\"strong\"></button>"])
     );
-    // Asked, it has one.
+    // When the operator is asked, there is one.
     browser.click("button[aria-label=\"drain a\"]");
     assert_eq!(browser.run(without, &[]), json!([]));
 }

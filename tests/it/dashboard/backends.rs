@@ -76,7 +76,7 @@ fn a_backend_is_added_weighed_and_removed() {
     browser.write("#confirm-number", ENTER);
     browser.sees("#backend-rows tr[data-key=b] td:nth-child(12)", "7");
     assert_eq!(balancer.api("GET", "/-/v1/backends/b", &Value::Null).json()["weight"], 7);
-    // What the file has is taken out there alone.
+    // A backend of the file can be taken out of the file alone.
     assert_eq!(browser.run("return document.querySelectorAll('[aria-label=\"remove a\"]').length", &[]), 0);
     browser.click("button[aria-label=\"remove b\"]");
     browser.click("#confirm-yes");

@@ -6,7 +6,7 @@ use super::{calm, dashboard, start};
 use crate::support::browser::here;
 use crate::support::until;
 
-/// The paths of what the page asked for since it was last said to forget them.
+/// The paths that the page has asked for since the list was last emptied.
 fn asked(browser: &crate::support::Browser) -> Vec<String> {
     let script = "return performance.getEntriesByType('resource').map((one) => new URL(one.name).pathname)";
     let paths = browser.run(script, &[]);
@@ -35,7 +35,7 @@ fn a_refresh_is_one_call_and_a_tab_that_nobody_sees_makes_none() {
         (paths.len() >= 3).then_some(paths)
     });
     assert!(paths.iter().all(|path| path == "/-/v1/overview"), "{paths:?}");
-    // Nobody looks.
+    // The page is hidden.
     let hide = "Object.defineProperty(document, 'hidden', { value: arguments[0] === 'hidden', configurable: true }); \
                 document.dispatchEvent(new Event('visibilitychange'));";
     browser.run(hide, &["hidden"]);

@@ -43,7 +43,7 @@ fn a_limit_is_added_and_who_it_refuses_is_on_the_first_screen_with_the_reason() 
     browser.sees("#limit-title", "Edit the limit of 127.0.0.7");
     browser.click("#limit-cancel");
 
-    // Refused by the API, and said where it was written.
+    // The page refuses it, and says so below the form.
     browser.write("#limit-id", "127.0.0.7");
     browser.write("#limit-rate", &format!("ten{ENTER}"));
     browser.sees("#limit-fault", "“ten” is no rate");

@@ -46,7 +46,7 @@ impl Node {
     }
 }
 
-/// Three nodes on this machine, as many targets.
+/// Three nodes on this machine, each the target of an SRV record.
 struct Bench {
     server: NameServer,
     nodes: [Node; 3],
@@ -61,7 +61,7 @@ impl Bench {
         Self { server, nodes: ["a", "b", "c"].map(Node::start) }
     }
 
-    /// The SRV records say that of the three: priority and weight.
+    /// Sets the SRV records of the three: priority and weight.
     fn says(&self, of: [(u16, u16); 3]) {
         let targets = ["a.test.", "b.test.", "c.test."];
         let record = |((priority, weight), (node, target)): ((u16, u16), (&Node, &'static str))| {
@@ -84,7 +84,7 @@ impl Bench {
     }
 }
 
-/// Who answers how often, of so many requests.
+/// How often each backend answers, of that many requests.
 fn shares(balancer: &Balancer, requests: usize) -> HashMap<String, usize> {
     let mut counts = HashMap::new();
     for _ in 0..requests {

@@ -44,7 +44,7 @@ fn value(balancer: &Balancer, series: &str) -> usize {
     line.map_or(0, |value| value.parse::<f64>().expect("a number") as usize)
 }
 
-/// Answers of backend `a` that were passed on or sent again for.
+/// Answers of backend `a`, whether they were passed on or the request was sent again.
 fn of_a(balancer: &Balancer, code: &str) -> usize {
     value(
         balancer,
@@ -57,7 +57,7 @@ fn nothing_was_lost(tally: &Tally, balancer: &Balancer) {
     assert_eq!(others(tally, "200"), 0, "{tally:?}\n{}", balancer.proc.story());
 }
 
-/// The letter that `/proc/PID/stat` has for what a process is at.
+/// The letter in `/proc/PID/stat` for the state of a process.
 fn process_state(pid: u32) -> Option<char> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()
@@ -112,8 +112,8 @@ fn failing(
     (backend, failures)
 }
 
-/// The story of each failure that nobody is to notice: it happens at least `least` times, nothing is lost, and with its end
-/// the backend is back.
+/// The course of each failure that no client may notice: it happens at least `least` times, no request is lost, and
+/// when it ends the backend comes back.
 fn unnoticed(
     engine: Engine,
     least: usize,
@@ -191,7 +191,7 @@ fn one_that_answers_500_in_bursts(engine: Engine) {
 }
 
 fn one_that_closes_kept_connections_at_random(engine: Engine) {
-    // Right behind an answer, without a word, at any moment of the next second, in good order or not.
+    // Right behind an answer or some milliseconds later, by a close or by a reset.
     let (balancer, failures) = unnoticed(
         engine,
         200,
@@ -221,7 +221,8 @@ fn one_that_closes_kept_connections_at_random(engine: Engine) {
     );
 }
 
-/// What has begun can't be begun again: each cut is seen as a cut, and nobody else sees anything.
+/// An answer that has begun can't be sent again: its client sees that it was cut off, and no other client sees
+/// anything.
 fn one_that_resets_in_mid_body(engine: Engine) {
     let gate = Gate::default();
     // Long enough that no engine reads it whole before it sends the head.

@@ -227,9 +227,9 @@ fn whatever_clients_and_backends_do_nothing_of_it_stays() {
         (value(&balancer, "balancer_http_requests_in_flight") == 0.0).then_some(())
     });
     assert_eq!(value(&balancer, "balancer_panics_total"), 0.0, "{}", balancer.proc.story());
-    // Kept connections end by their age, and nobody holds another.
+    // Kept connections end by their age, and no client has another connection.
     until("every descriptor is given back", || (balancer.proc.files() <= files + 4).then_some(()));
-    // Nobody is there, and nothing is done.
+    // There are no clients, so nothing is to be done.
     let used = balancer.proc.cpu_time();
     std::thread::sleep(Duration::from_secs(1));
     let used = balancer.proc.cpu_time() - used;

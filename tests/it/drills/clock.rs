@@ -86,7 +86,7 @@ fn a_wall_clock_that_jumps_changes_nothing_but_dates(database: &Database) {
     let (tally, slowest) = traffic.finish();
     assert_eq!(others(&tally, "200"), 0, "{tally:?}\n{}", balancer.proc.story());
     assert!(slowest < Duration::from_secs(20), "{slowest:?}");
-    // Durations are measured by the other clock: none is an hour long.
+    // Durations are measured by the monotonic clock: none is an hour long.
     let log = until("the log is written", || {
         let log = std::fs::read_to_string(setup.folder().join("access.log")).ok()?;
         (log.lines().count() > 500).then_some(log)

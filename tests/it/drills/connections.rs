@@ -55,7 +55,7 @@ fn beyond_max_connections_the_longest_idle_makes_room_and_then_nobody_is_let_in(
     }
     assert!(newer.iter_mut().all(is_open));
 
-    // In the middle of a head nobody is idle.
+    // A client in the middle of a head is not idle.
     let mut open: Vec<Conn> = kept.drain(5..).chain(newer).collect();
     assert_eq!(open.len(), MOST);
     for conn in &mut open {
@@ -70,7 +70,7 @@ fn beyond_max_connections_the_longest_idle_makes_room_and_then_nobody_is_let_in(
         conn.send("st: a\r\n\r\n");
         conn.read("GET").unwrap().expect(200);
     }
-    // With room again everybody is served.
+    // Once there is room again, every client is served.
     until("there is room", || {
         let mut conn = Conn::open(balancer.address);
         let asked = conn.try_send(head("GET", "/", &[], None));
@@ -106,7 +106,8 @@ fn one_address_has_a_bound_that_leaves_the_others_alone() {
     });
 }
 
-/// At the bound each newcomer costs somebody a place: those who came a moment before have had no time to ask.
+/// At the bound each new connection takes the place of an idle one. It must not be that of a client that came a moment
+/// before and has had no time to ask.
 #[test]
 fn newcomers_take_the_places_of_idle_clients_and_not_each_others() {
     const MOST: usize = 20;
@@ -122,11 +123,11 @@ fn newcomers_take_the_places_of_idle_clients_and_not_each_others() {
         kept.extend(newcomers);
     }
     let open = kept.iter_mut().map(is_open).filter(|open| *open).count();
-    // A loop that was told to make room may have had nobody to end at that moment.
+    // A loop that was told to make room may have had no idle connection at that moment.
     assert!(open <= MOST + 2, "{open} are open");
 }
 
-/// However fast those come who say nothing, they take each other's places.
+/// Silent connections take each other's places, however fast they come.
 #[test]
 fn a_flood_of_silent_connections_leaves_kept_ones_alone() {
     const MOST: usize = 200;
@@ -140,7 +141,7 @@ fn a_flood_of_silent_connections_leaves_kept_ones_alone() {
     Conn::open(balancer.address).get("/-/livez").expect(200);
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     let open = |conns: &mut Vec<Conn>| conns.iter_mut().map(is_open).filter(|open| *open).count();
-    // The first of them may take some.
+    // The first silent ones may take some places of kept connections.
     let (kept, silent) = (open(&mut kept), open(&mut silent));
     assert!(kept >= MOST / 4 && kept + silent <= MOST, "{kept} kept ones and {silent} silent ones are open");
 }

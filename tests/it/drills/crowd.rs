@@ -76,14 +76,14 @@ impl Client {
 
 /// See the module.
 pub struct Crowd {
-    /// Everybody, ended or not.
+    /// All clients, ended or not.
     pub clients: Vec<Client>,
     tick: Duration,
     next_tick: Instant,
 }
 
 impl Crowd {
-    /// Nobody yet. `tick` is how often a [`Habit::Drip`] or [`Habit::Sip`] acts.
+    /// No clients yet. `tick` is how often a [`Habit::Drip`] or [`Habit::Sip`] acts.
     pub fn new(tick: Duration) -> Self {
         Self { clients: Vec::new(), tick, next_tick: Instant::now() + tick }
     }
@@ -122,7 +122,7 @@ impl Crowd {
         self.clients.push(Client { stream, habit, group, got: 0, start: Vec::new(), end: None });
     }
 
-    /// Lets everybody act until the condition holds, which is looked at at least once a tick.
+    /// Lets all clients act until the condition holds; it is checked once a tick at least.
     #[track_caller]
     pub fn act_until(&mut self, what: &str, holds: impl FnMut(&Self) -> bool) {
         self.act_at_most(PATIENCE, what, holds);
@@ -165,7 +165,8 @@ impl Crowd {
         for (index, flags) in ready {
             let client = &mut self.clients[index];
             if flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
-                // A slow reader only looks here when its connection is broken: the rest of what came is no matter.
+                // A slow reader comes here only when its connection is broken, so the rest of its bytes does not
+                // matter.
                 client.read(usize::MAX);
             }
         }
@@ -183,7 +184,7 @@ impl Crowd {
         }
     }
 
-    /// Everybody leaves with a reset.
+    /// All clients leave with a reset.
     pub fn reset(&mut self) {
         for client in self.clients.drain(..) {
             let _ = socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO));
@@ -195,7 +196,7 @@ impl Crowd {
         self.clients.iter().filter(move |client| client.group == group)
     }
 
-    /// How many have no end.
+    /// How many are still open.
     pub fn open(&self) -> usize {
         self.clients.iter().filter(|client| client.end.is_none()).count()
     }

@@ -13,7 +13,7 @@ use crate::support::{Backend, Conn, aloud, installed};
 struct Disk {
     folder: PathBuf,
     _place: tempfile::TempDir,
-    /// Thaws it even if this process can't any more: whoever touches a frozen one waits for ever.
+    /// A process that thaws it even if this one dies: everything that touches a frozen file system waits for ever.
     insurance: Option<Child>,
 }
 

@@ -30,7 +30,7 @@ fn silent_connections_never_use_the_descriptors_up() {
     let mut silent = Vec::new();
     for _ in 0..2 {
         silent.extend((0..2 * FILES).map(|_| Conn::open(balancer.address)));
-        // One more is served at once, in a head or whole, and so is everybody behind it.
+        // One more client is served at once, whether its head comes in pieces or whole, and so are those behind it.
         let began = Instant::now();
         let mut slow = Conn::open(balancer.address);
         slow.send("GET /ok HTTP/1.1\r\nHo");
@@ -93,18 +93,18 @@ fn without_descriptors_no_backend_is_blamed_and_accepting_goes_on_by_itself() {
             others.push(begin());
             (balancer.proc.files() >= FILES).then_some(())
         });
-        // What was free for a moment.
+        // Takes descriptors that were freed since.
         others.extend((0..4).map(|_| begin()));
-        // Once in ten seconds.
+        // The line comes once in ten seconds at most.
         balancer.proc.wait_err(0, "the operator is told", |line| {
             line.contains("no new connections for now") && line.contains("open files")
         });
-        // Nobody more gets in: not served, and not refused.
+        // No further client gets in: it is neither served nor refused.
         let mut waiting = ask(&balancer, "/ok");
         waiting.wait_at_most(Duration::from_millis(300));
         assert_eq!(waiting.read("GET").unwrap_err(), Fault::TimedOut);
         assert!(balancer.proc.files() + 4 >= FILES, "{} files", balancer.proc.files());
-        // Whoever is in already is served, or told that it is our fault.
+        // A client that is in already is served, or told that the fault is ours.
         let served_or_told = |conn: &mut Conn| {
             let answer = conn.read("GET").unwrap();
             if answer.status != 200 {

@@ -205,7 +205,8 @@ fn eight_interim_answers_are_passed_on_and_nine_are_too_many() {
     setup().backend(nine.address()).start().get("/").problem(502);
 }
 
-/// Credentials of NTLM and Negotiate belong to the connection (RFC 4559 §5): nobody else's request may come on it.
+/// Credentials of NTLM and Negotiate belong to the connection (RFC 4559 §5): no other client's request may be sent on
+/// it.
 #[test]
 fn a_connection_with_credentials_is_one_clients_until_it_ends_and_then_nobodys() {
     for scheme in ["NTLM", "Negotiate", "negotiate abc="] {
@@ -219,7 +220,7 @@ fn a_connection_with_credentials_is_one_clients_until_it_ends_and_then_nobodys()
             };
             Then::Keep
         });
-        // One loop keeps all connections where everybody could take them.
+        // With one loop all kept connections are where any client's request could take them.
         let balancer = setup().one_loop().backend(backend.address()).start();
         let came_on = || backend.seen().pop().map(|seen| seen.connection);
         let credentials = [("Authorization", "Basic x")];

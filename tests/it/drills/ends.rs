@@ -16,7 +16,7 @@ each_engine! {
     descriptors_run_out_and_come_back,
 }
 
-/// Whoever is connected is answered, whole, and told that the connection ends; whoever comes later is refused.
+/// A connected client gets a whole answer and is told that the connection ends; one that comes later is refused.
 fn sigterm_under_load_costs_no_request(engine: Engine) {
     let slow = Backend::scripted(|_, stream| {
         std::thread::sleep(Duration::from_millis(20));
@@ -50,7 +50,7 @@ fn descriptors_run_out_and_come_back(engine: Engine) {
     if !engine.can(Case::Descriptors) {
         return;
     }
-    // Clients alone can't use them up: each has one more at the backend.
+    // Clients' connections alone can't use them up, but each needs one more to the backend.
     let gate = Gate::default();
     let opened = gate.clone();
     let backend = Backend::scripted(move |seen, stream| {
@@ -79,7 +79,7 @@ fn descriptors_run_out_and_come_back(engine: Engine) {
         (balancer.proc.files() >= FILES).then_some(())
     });
     let mut late = ask("/");
-    // The answers come: nobody lost anything but by our own word.
+    // The answers come: every request is answered or was refused by us.
     gate.open();
     let statuses: Vec<u16> = held.iter_mut().map(|conn| conn.read("GET").unwrap().status).collect();
     let served = statuses.iter().filter(|status| **status == 200).count();

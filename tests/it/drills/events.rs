@@ -34,7 +34,7 @@ fn two_thousand_event_streams_leave_normal_requests_untouched() {
     for number in 0..3 {
         let before = normal.answered();
         crowd.act_until("normal requests were answered", |_| normal.answered() >= before + MEANWHILE / 3);
-        // Nobody has an event before it was sent; everybody has it afterwards, though the answer goes on.
+        // No client has an event before it is sent; every client has it afterwards, though its answer goes on.
         let event = format!("data: {number}\n\n");
         let has = |crowd: &Crowd| {
             crowd.clients.iter().filter(|client| find(&client.start, event.as_bytes()).is_some()).count()
@@ -47,8 +47,8 @@ fn two_thousand_event_streams_leave_normal_requests_untouched() {
     assert_eq!(balancer.proc.threads(), threads, "streams need no threads");
     let (answered, slowest) = normal.finish();
     assert!(slowest < Duration::from_secs(10), "the slowest of {answered} took {slowest:?}");
-    // Clients that leave give their backend connections back: at once when they reset, else with the next event, since
-    // a close looks like half of one until somebody writes.
+    // Clients that leave give their backend connections back: at once after a reset, else with the next event, since a
+    // closed connection looks half-closed until something is written to it.
     drop(crowd);
     farm.send_event("nobody is there");
     crate::support::until("the backend's streams have ended", || (farm.streams() == 0).then_some(()));

@@ -150,7 +150,7 @@ const LISTENER: u64 = 0;
 const WAKE: u64 = 1;
 static ZEROS: [u8; 65536] = [0; 65536];
 
-/// The thread's own.
+/// What the thread owns.
 struct Field {
     listener: TcpListener,
     epoll: OwnedFd,

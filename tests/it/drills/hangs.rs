@@ -23,7 +23,7 @@ const MORE: Duration = Duration::from_millis(50);
 /// How long each thing hangs.
 const TIME: Duration = Duration::from_millis(1500);
 
-/// A thread that only sleeps, and how late it was woken at worst: what the machine does to everybody.
+/// A thread that only sleeps, and how late it was woken at worst: so late the machine itself makes any thread.
 struct Idle {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Duration>,
@@ -62,7 +62,7 @@ fn turns(balancer: &Balancer) -> Vec<(f64, u64)> {
         .collect()
 }
 
-/// Has loops work on what hangs for a while, and on something else. `work` is called again and again.
+/// Has loops work for a while on what hangs, and on other requests beside. `work` is called again and again.
 pub(super) fn no_loop_is_late(what: &str, balancer: &Balancer, mut work: impl FnMut(usize)) {
     let mut others: Vec<Conn> = (0..8).map(|_| Conn::open(balancer.address)).collect();
     others.iter_mut().for_each(|conn| drop(conn.get("/-/livez").expect(200)));
@@ -78,7 +78,7 @@ pub(super) fn no_loop_is_late(what: &str, balancer: &Balancer, mut work: impl Fn
     }
     let idle = idle.worst();
     let after = turns(balancer);
-    // The longest turn in the meantime took longer than the last bucket in which not all of them are.
+    // The longest turn took longer than the bound of the last bucket that does not have all turns.
     let new: Vec<(f64, u64)> =
         before.iter().zip(&after).map(|((most, before), (_, after))| (*most, after - before)).collect();
     let all = new.last().map_or(0, |(_, count)| *count);
@@ -115,7 +115,7 @@ fn a_database_that_hangs_makes_no_loop_late() {
     server.pause();
     let mut waiting = Vec::new();
     no_loop_is_late("database", &balancer, |round| {
-        // Who has never been seen is looked up, and calls of the API wait for the database on threads of their own.
+        // An unknown client has to be looked up, and calls of the API wait for the database on threads of their own.
         let unknown = Ipv4Addr::new(127, 0, 4 + (round / 250) as u8, (round % 250) as u8);
         waiting.push(ask_from(unknown, &balancer, &head("GET", "/", &[], None)));
         if round % 8 == 0 {
@@ -155,7 +155,7 @@ each_engine! {
     while_the_database_hangs_what_needs_none_is_answered,
 }
 
-/// Calls that wait for the database keep nobody from being told what memory knows: more of them wait than either engine has threads.
+/// Calls that need only memory are answered while more calls wait for the database than either engine has threads.
 fn while_the_database_hangs_what_needs_none_is_answered(engine: Engine) {
     let Some(server) = Postgres::start() else { return };
     let backend = Backend::named("a");

@@ -135,10 +135,10 @@ fn a_client_that_resets_gives_its_backend_slot_back_within_a_second() {
 fn a_half_close_ends_a_request_that_gets_no_byte_for_a_second() {
     let farm = Farm::start();
     let balancer = setup().backend(farm.address()).start();
-    // A client that takes nothing of its answer is told by its pace.
+    // A client that takes nothing of its answer is found by its pace, not by its half-close.
     for (what, request) in under_way().into_iter().filter(|(what, _)| *what != "long") {
         let held = std::cell::RefCell::new(Vec::new());
-        // Half a body is no request, and can't become one.
+        // Half a body can't become a request any more, so nothing is waited for.
         let least = if what == "upload" { Duration::ZERO } else { Duration::from_millis(950) };
         let took = soonest_end(&farm, &balancer, &request, least + SOON, |conn| {
             conn.finish();
@@ -170,7 +170,7 @@ fn without_it_a_half_close_ends_no_stream() {
     assert_eq!((farm.streams(), farm.cut().len()), (1, 0));
 }
 
-/// In line, and at the second backend after the first has failed: the same second.
+/// The same second holds in line, and at a second backend after the first has failed.
 #[test]
 fn a_half_close_ends_a_request_in_line_and_one_that_was_sent_again() {
     let farm = Farm::start();
@@ -245,7 +245,7 @@ fn who_leaves_in_mid_upload_costs_no_processor_time() {
     assert!(used < Duration::from_millis(500), "{used:?}");
 }
 
-/// It has ended its direction and reads slowly, with more for it than any buffer holds: it is still there.
+/// A client that has ended its direction and reads slowly, with more to come than buffers hold, is still there.
 #[test]
 fn a_half_closed_client_may_pause_in_its_answer() {
     const BYTES: u64 = 64 << 20;

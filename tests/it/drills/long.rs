@@ -131,7 +131,7 @@ fn at_the_end_streams_and_tunnels_have_shutdown_timeout_and_are_cut_and_said() {
         until("it accepts no more", || {
             Conn::try_from("127.0.0.1".parse().unwrap(), balancer.address).is_err().then_some(())
         });
-        // They go on.
+        // Open streams and tunnels go on.
         if streams > 0 {
             farm.send_event("last");
         }

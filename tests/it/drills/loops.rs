@@ -50,7 +50,7 @@ fn connections_are_dealt_evenly() {
     }
 }
 
-/// Asks for nothing but the process's own word, many requests at once, until told to stop.
+/// Asks for a probe, which we answer ourselves, many requests at once, until told to stop.
 fn ask_much(mut conn: Conn, stop: &AtomicBool) {
     let many = head("GET", "/-/livez", &[], None).repeat(50);
     while !stop.load(Ordering::SeqCst) {
@@ -61,8 +61,8 @@ fn ask_much(mut conn: Conn, stop: &AtomicBool) {
     }
 }
 
-/// How long it took until busy connections of one of two loops were moved to the other, and which part of a processor the
-/// process had meanwhile.
+/// How long it took until busy connections of one of two loops were moved to the other, and which part of a processor
+/// the process had meanwhile (1 is a whole one).
 fn moved_apart() -> (Duration, f64) {
     const EACH: usize = 6;
     let backend = Backend::named("a");
@@ -88,7 +88,7 @@ fn moved_apart() -> (Duration, f64) {
         stop.store(true, Ordering::SeqCst);
         (took, used.as_secs_f64() / took.as_secs_f64())
     });
-    // Who was not moved: all are still served.
+    // The idle connections, which were not moved, are still served.
     for conn in &mut idle {
         conn.get("/").expect(200);
     }
@@ -98,7 +98,8 @@ fn moved_apart() -> (Duration, f64) {
 #[test]
 fn busy_connections_of_one_loop_are_moved_apart_within_three_seconds() {
     let _turn = turn();
-    // A loop that others keep from running is not a busy one.
+    // On a machine that is busy with something else the loop hardly runs, and so is not a busy one: that is said and
+    // does not fail the test.
     let (mut tries, mut soon) = (Vec::new(), false);
     while !soon && tries.len() < 3 {
         let (took, part) = moved_apart();

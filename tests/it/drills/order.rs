@@ -122,7 +122,7 @@ fn two_hundred_requests_in_one_packet_are_answered_in_order() {
             }
         }
     }
-    // The last one closes; what stands behind it is nobody's.
+    // The last one closes; no answer comes for what is behind it.
     conn.send(
         "GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nGET /behind HTTP/1.1\r\nHost: a\r\n\r\n",
     );

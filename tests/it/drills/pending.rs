@@ -14,7 +14,7 @@ use crate::support::{Conn, until};
 
 /// Requests that are measured before and beside a crowd.
 const MEASURED: usize = 600;
-/// Twice next to nothing is still next to nothing, and the machine may be busy with something else.
+/// Below this time a request counts as quick: small times vary by more than twice on a busy machine.
 const FLOOR: Duration = Duration::from_millis(200);
 const TICK: Duration = Duration::from_millis(100);
 
@@ -33,7 +33,8 @@ fn sources(count: u8) -> Vec<Ipv4Addr> {
     (1..=count).map(|last| Ipv4Addr::new(127, 0, 0, last)).collect()
 }
 
-/// Everybody asks the same, from one address and from many; others are measured while they wait, and while they leave.
+/// All clients of the crowd send the same, from one address and from several. Other requests are measured while they
+/// wait, and after they left.
 fn nobody_is_stopped_by(first: &[u8]) {
     let _turn = turn();
     let all = clients(2000);

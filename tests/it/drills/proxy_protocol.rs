@@ -6,7 +6,7 @@ use super::setup;
 use crate::support::client::head;
 use crate::support::{Backend, Balancer, Conn, Fault, PATIENCE};
 
-/// Whose headers count: not the tests' usual address.
+/// The address whose headers count, which is not the tests' usual one.
 const TRUSTED: &str = "127.0.0.2";
 
 fn start(backend: &Backend) -> Balancer {
@@ -58,7 +58,7 @@ fn the_client_that_a_trusted_peer_names_is_forwarded_and_limited() {
         conn.read("GET").unwrap().expect(200);
         let seen = backend.seen().pop().unwrap();
         let expected = match client {
-            // Who the header names is no proxy of ours: what it says of others is dropped.
+            // The client that the header names is no proxy of ours, so what it says of other clients is dropped.
             Some(client) => client.to_owned(),
             None => format!("203.0.113.9, {TRUSTED}"),
         };
@@ -130,9 +130,9 @@ fn a_header_that_does_not_come_is_waited_for_only_so_long() {
         conn.read("GET").unwrap().problem(408);
         assert!(began.elapsed() < PATIENCE / 2, "{:?}", began.elapsed());
     }
-    // Who never says a word is not answered.
+    // A peer that sends nothing is not answered.
     assert_eq!(trusted(&balancer).wait_closed(), (Vec::new(), Fault::Closed));
-    // And the head behind it has no time of its own: bytes do not move the deadline.
+    // The head behind the header has the same deadline: single bytes do not move it.
     let mut conn = trusted(&balancer);
     conn.send("PROXY TCP4 192.0.2.1 1.2.3.4 1 80\r\nGET / HTTP/1.1\r\n");
     conn.read("GET").unwrap().problem(408);

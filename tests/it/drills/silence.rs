@@ -29,7 +29,7 @@ fn network() -> Option<Proc> {
     Some(holder)
 }
 
-/// What clients in that network find out about a balancer with these settings.
+/// What clients in that network see of a balancer with these settings.
 fn beside_silence(network: &Proc, setup: &Setup) -> Value {
     let script = setup.folder().join("silent.py");
     std::fs::write(&script, CLIENT).expect("written");
@@ -63,10 +63,10 @@ fn silence_from_one_prefix_keeps_nobody_out() {
     let nowhere = Backend::named("elsewhere");
     let base = setup().backend(nowhere.address()).set("frontend.max_connections", json!(SILENT / 2));
 
-    // They have all places: each newcomer gets one of theirs, whoever it is.
+    // The silent ones have all places: each new client gets one of theirs, at whatever address it is.
     let found = beside_silence(&network, &base);
     assert!(is_soon(&found["livez"]), "{found}");
-    // No backend is there: that is an answer.
+    // No backend can be reached, so the answer is an error: it shows that the client was served.
     for who in ["other", "same"] {
         assert!(found[who][0] == 502 && found[who][1].as_f64().unwrap() < SOON_S, "{who}: {found}");
     }

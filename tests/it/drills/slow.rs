@@ -29,7 +29,7 @@ const BODY_4M: &str = "a body of 4 MiB";
 const ANSWER_64K: &str = "an answer of 64 KiB";
 const ANSWER_4M: &str = "an answer of 4 MiB";
 
-/// Everybody connects and begins; in turns, so that every kind is there all the time.
+/// All clients connect and begin, the kinds in turns, so that every kind is there all the time.
 fn gather(crowd: &mut Crowd, to: std::net::SocketAddr) {
     let post = |size: usize| format!("POST /sink HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\nbegin");
     let get = |size: usize| format!("GET /bytes/{size} HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -66,7 +66,7 @@ fn four_thousand_slow_clients_hold_nobody_up_and_are_ended() {
     let mut crowd = Crowd::new(TICK);
     gather(&mut crowd, balancer.address);
 
-    // All at once, and each really in the middle of its own kind of slowness.
+    // All are there at once, each in the middle of its own kind of slowness.
     crowd.act_until("every slow reader has its first bytes and the uploads are under way", |crowd| {
         let reads = |group| crowd.group(group).all(|client| client.got > 0);
         reads(ANSWER_64K) && reads(ANSWER_4M) && farm.bodies() == EACH

@@ -47,7 +47,7 @@ fn a_full_disk_under_sqlite_costs_writes_alone(engine: Engine) {
     let filler = format!("{disk}/filler");
     let full = std::fs::write(&filler, vec![0; 4 << 20]).expect_err("the disk is full");
     assert_eq!(full.raw_os_error(), Some(rustix::io::Errno::NOSPC.raw_os_error()), "{full}");
-    // What the log of the database still has room for is written; then it is over.
+    // Changes are written until the database's log has no room left.
     let mut created: Vec<String> = Vec::new();
     let refused = until("a write is refused", || {
         let id = format!("full-{}-{}", created.len(), "x".repeat(200));
@@ -65,7 +65,7 @@ fn a_full_disk_under_sqlite_costs_writes_alone(engine: Engine) {
     balancer.proc.wait_err(0, "the operator is told", |line| line.contains("full"));
     let word = || balancer.get("/-/readyz?verbose").expect(200).json()["store"].clone();
     assert_eq!(word(), "full", "{}", balancer.proc.story());
-    // Nobody else notices: limits stay in force, requests are served, and the process lives.
+    // Nothing else is affected: limits stay in force, requests are served, and the process lives.
     traffic.goes_on(500);
     balancer.get_from("127.0.0.66", "/").problem(429);
     balancer.get("/-/livez").expect(200);
@@ -73,7 +73,7 @@ fn a_full_disk_under_sqlite_costs_writes_alone(engine: Engine) {
 
     std::fs::remove_file(&filler).expect("room again");
     let _ = std::fs::remove_file(format!("{disk}/more"));
-    // The next one, and not one some time later.
+    // The very next change is taken.
     balancer.limit("after", 1, 0);
     until("it says so", || (word() == "up").then_some(()));
     traffic.goes_on(200);

@@ -50,14 +50,14 @@ impl Traffic {
         Self { shared, threads }
     }
 
-    /// Waits until that many more requests came to something.
+    /// Waits until that many more requests have ended, in whatever way.
     #[track_caller]
     pub fn goes_on(&self, requests: usize) {
         let from = self.done();
         until("the traffic goes on", || (self.done() >= from + requests).then_some(()));
     }
 
-    /// How many requests came to something.
+    /// How many requests have ended.
     pub fn done(&self) -> usize {
         lock(&self.shared.tally).values().sum()
     }

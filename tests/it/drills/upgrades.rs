@@ -78,7 +78,7 @@ fn a_thousand_real_websockets_need_no_thread() {
     });
 }
 
-/// Answers a request for WebSocket with 101, everything else with 200 or, to `/lie`, with a 101 that nobody asked for.
+/// Answers a request for WebSocket with 101, everything else with 200, and `/lie` with a 101 that was not asked for.
 fn backend() -> Backend {
     Backend::scripted(|seen, stream| {
         let lies = seen.request_line().contains("/lie");

@@ -21,9 +21,9 @@ const PADDED: u8 = 8;
 const WITH_PRIORITY: u8 = 32;
 pub(super) const ACK: u8 = 1;
 
-/// What has to come of it.
+/// What the server has to do.
 enum Comes {
-    /// Nothing but that answers go on.
+    /// Nothing: other requests are answered as before.
     Nothing,
     /// The stream is reset with that code; a fault of a stream may also be taken for one of its connection (§5.4.1).
     Reset(u32),
@@ -316,7 +316,7 @@ fn frames_come_to_what_the_rfc_says() {
 /// Whether that comes; otherwise what came instead.
 fn came_to(frames: &Frames, comes: &Comes) -> Result<(), String> {
     if matches!(comes, Nothing) {
-        // Another request is answered, and a PING at the last.
+        // The proof is that another request and a PING behind it are answered.
         frames.send(&all([ask(101, "/-/livez"), frame(PING, 0, 0, b"the last")]));
     }
     let (mut has_answer, mut has_ping) = (false, false);
@@ -328,7 +328,7 @@ fn came_to(frames: &Frames, comes: &Comes) -> Result<(), String> {
             (GOAWAY, End(codes)) if codes.contains(&next.error()) || next.error() == PROTOCOL => {
                 return if frames.end().is_none() { Ok(()) } else { Err("a second GOAWAY".into()) };
             }
-            // What a fault of the connection ends may be told stream by stream before.
+            // Before a connection ends, its streams may be reset one by one.
             (RESET, End(_)) => {}
             (RESET | GOAWAY, _) => return Err(format!("{} {}", next.kind, next.error())),
             (HEADERS, Nothing) if next.stream == 101 => has_answer = true,

@@ -7,7 +7,7 @@ use crate::support::frames::{
 };
 use crate::support::{Backend, Balancer};
 
-/// Enough for any of them to be found out.
+/// Enough to find any of these floods.
 const MANY: u32 = 200_000;
 /// What a flood may cost beside the bounds of one connection.
 const MOST_KIB: u64 = 8 * 1024;
@@ -80,7 +80,7 @@ fn floods_end_their_connection_and_cost_no_memory() {
         let frames = Frames::open(balancer.address);
         flood(&frames, make);
         let code = frames.end();
-        // A reset of what was still on its way may have swallowed the words.
+        // Frames that are still on their way cause a reset, in which the GOAWAY may get lost.
         assert!(code.is_none() || code == Some(ENHANCE_YOUR_CALM), "{what}: {code:?}");
         balancer.get("/").expect(200);
         until_empty(&balancer);
@@ -97,7 +97,7 @@ fn floods_end_their_connection_and_cost_no_memory() {
 fn a_flood_is_told_to_calm_down() {
     let (_backend, balancer) = started();
     let frames = Frames::open(balancer.address);
-    // One more than may come at once, and nothing behind them that could be lost by a reset.
+    // One frame more than may come at once, and nothing behind it that would cause a reset.
     frames.send(&frame(PRIORITY, 0, 1, &[0, 0, 0, 3, 1]).repeat(1_001));
     assert_eq!(frames.end(), Some(ENHANCE_YOUR_CALM));
 }

@@ -67,12 +67,12 @@ fn windows_are_kept_to_when_they_change() {
     let backend = Backend::answering("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123456789");
     let balancer = setup().backend(backend.address()).start();
     let frames = Frames::open(balancer.address);
-    // §6.9.2: three bytes, and that many again when the first window is made larger afterwards.
+    // §6.9.2: three bytes, and three more when the initial window is made larger.
     frames.send(&all([setting(4, 3), ask(1, "/")]));
     assert_eq!(frames.wait(DATA).payload, b"012");
     frames.send(&setting(4, 6));
     assert_eq!(frames.wait(DATA).payload, b"345");
-    // Made smaller it is below nothing, and updates count from there.
+    // Made smaller, the window is negative, and updates are added to that.
     frames.send(&all([setting(4, 0), frame(WINDOW_UPDATE, 0, 1, &7u32.to_be_bytes())]));
     assert_eq!(frames.wait(DATA).payload, b"6");
     frames.send(&frame(WINDOW_UPDATE, 0, 1, &100u32.to_be_bytes()));

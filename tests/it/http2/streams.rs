@@ -202,7 +202,7 @@ fn requests_may_end_behind_their_answers() {
             assert!(!matches!(next.kind, RESET | GOAWAY), "{next:?}");
             whole += usize::from(next.kind == DATA && next.flags & END_STREAM != 0);
         }
-        // What most clients send when they are through with a body, however long it was said to be.
+        // Most clients send this when they need no more of a body, whatever length was declared.
         for id in ids() {
             frames.send(&frame(DATA, END_STREAM, id, b""));
         }

@@ -39,7 +39,7 @@ fn one_that_ends_a_kept_connection_is_asked_on_another() {
         let _ = tls.write_all(OK);
         let _ = tls.flush();
         say_end(tls);
-        // Until the other side has seen it.
+        // Waits until the other side has seen it.
         let _ = tls.read(&mut [0]);
     });
     let balancer = config
@@ -73,7 +73,7 @@ fn one_that_stalls_in_its_handshake_costs_no_request() {
     }
     stalled.set_nonblocking(true).unwrap();
     assert!(stalled.accept().is_ok(), "it was tried");
-    // Alone it is too slow, and said to be.
+    // As the only backend it is too slow: the request is answered 502 or 504.
     let config = setup();
     let balancer = config
         .backend_with(json!({ "url": format!("https://{}", stalled.local_addr().unwrap()) }))

@@ -13,9 +13,9 @@ use crate::support::frames::{END_HEADERS, END_STREAM, Frames, HEADERS, PREFACE, 
 use crate::support::tls_ends::{begin, client, door, setup, shake_hands};
 use crate::support::{Backend, Balancer, PATIENCE, Setup, get as plain_get, until};
 
-/// Of each kind of fault.
+/// Connections for each kind of fault.
 const MANY: usize = 2_000;
-/// How many of them at once.
+/// How many of these are open at once.
 const BATCH: usize = 100;
 /// What they may leave behind, the allocator's own slack with it.
 const MOST_KIB: u64 = 4 * 1024;
@@ -195,7 +195,7 @@ fn garbage_behind_a_handshake_ends_it() {
         vec![0xff; 2_000],
         // A record that is longer than any may be (RFC 8446 §5.2).
         [&b"\x17\x03\x03\xff\xff"[..], &[1; 3_000]].concat(),
-        // One that nobody of this connection has encrypted.
+        // A record that was not encrypted with this connection's keys.
         [&b"\x17\x03\x03\x00\x40"[..], &[1; 64]].concat(),
         b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
         // An alert in the clear.
@@ -228,7 +228,7 @@ fn http2_by_alpn_may_be_cut_anywhere() {
         tls.write_all(&whole[..cut]).unwrap();
         match n % 3 {
             0 => tls.conn.send_close_notify(),
-            // A byte that is not what was to come.
+            // Bytes that are not the ones to come.
             1 => tls.write_all(b"\xfe\xfe\xfe\xfe\xfe\xfe\xfe\xfe\xfe\xfe").unwrap(),
             _ => {}
         }

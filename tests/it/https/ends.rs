@@ -1,4 +1,4 @@
-//! How connections end: with close_notify an answer is whole, without it somebody may have cut it off (RFC 8446 §6.1).
+//! How connections end: with close_notify an answer is whole, without it it may have been cut off (RFC 8446 §6.1).
 
 use std::io::Write;
 use std::net::Shutdown;

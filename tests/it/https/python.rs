@@ -96,7 +96,7 @@ fn sslyze_finds_nothing_but_that_the_certificate_is_signed_by_itself() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.contains("COMPLIANCE AGAINST TLS CONFIGURATION"), "{said}");
     let found: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("        * ")).collect();
-    // What an authority would have to say, and how long it would have said it for.
+    // Faults of a certificate that no public authority has signed: its path, and its lifespan.
     let known = ["certificate_path_validation: ", "maximum_certificate_lifespan: "];
     let is_known = |line: &&str| known.iter().any(|known| line.starts_with(known));
     assert!(found.iter().all(is_known), "{said}");

@@ -70,7 +70,7 @@ fn squeezed(line: &str) -> String {
     line.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
-/// A reader at a desk: a folder in which the commands of a page are typed.
+/// A reader: a folder in which the commands of a page are typed.
 struct Reader {
     folder: TempDir,
     /// What stands in the page, and what is typed and read instead of it: addresses, most of all.
@@ -187,7 +187,7 @@ fn typed(line: &str, folder: &Path) -> Vec<String> {
     shell.args(["-c", line]).stdin(Stdio::null()).stdout(clone(&theirs)).stderr(clone(&theirs));
     alone(&mut shell, folder);
     let mut child = shell.spawn().expect("a shell");
-    // Its copies of the other end are closed.
+    // Closes this process's copies of the other end.
     drop((shell, theirs));
     watchdog::kill(child.id());
     let mut text = Vec::new();

@@ -28,13 +28,14 @@ pub(super) fn queue_from(balancer: &Balancer, source: &str, target: &str, count:
     conn
 }
 
-/// The greedy one has the only place, three requests in line and then one of somebody else behind them.
+/// One client, the greedy one, has the only place and three requests in line. Behind them another client, the modest
+/// one, has one.
 fn greedy_and_modest(balancer: &Balancer, backend: &Backend) -> Vec<Conn> {
     let mut conns = vec![ask_from(balancer, GREEDY, "/held")];
     until("it is at the backend", || (backend.seen().len() == 1).then_some(()));
     conns.extend((0..3).map(|at| queue_from(balancer, GREEDY, &format!("/g{at}"), at + 1)));
     conns.push(queue_from(balancer, MODEST, "/m", 4));
-    // What the greedy one has had meanwhile is more than what newcomers begin with.
+    // Until the greedy one has had more of the place than a new client is counted to have had.
     let since = oldest(balancer);
     until("the greedy one has had its part", || (oldest(balancer) > since + 0.2).then_some(()));
     conns
@@ -46,7 +47,7 @@ fn oldest(balancer: &Balancer) -> f64 {
     pool["line"]["oldest"].as_f64().expect("somebody waits")
 }
 
-/// The targets that a backend saw, in order, once everybody was answered.
+/// The targets that a backend saw, in order, after every client was answered.
 fn served(gate: &Gate, backend: &Backend, conns: &mut [Conn]) -> Vec<String> {
     gate.open();
     for conn in conns {
@@ -101,7 +102,7 @@ fn a_full_line_refuses_who_has_the_most_in_it(engine: Engine) {
     assert!(answer.field("retry-after").is_some(), "{answer:?}");
     let line = balancer.proc.wait_out("/g2");
     assert!(line.contains(r#""cause":"queue_full""#), "{line}");
-    // Its next is refused itself.
+    // The greedy one's next request is refused itself.
     assert_eq!(ask_from(&balancer, GREEDY, "/g3").read("GET").unwrap().problem(503)["cause"], "queue_full");
     assert_eq!(waiting(&balancer), 3.0);
     assert_eq!(value(&balancer, "balancer_queue_refused_total{pool=\"default\",reason=\"full\"}"), 2.0);
@@ -197,7 +198,7 @@ fn who_cannot_use_a_place_is_passed_over(engine: Engine) {
     let balancer = two(engine, &first, &second).start();
     let mut held = ask(&balancer, "/held");
     until("it is at the first", || (first.seen().len() == 1).then_some(()));
-    // It was at the second one already, and waits for the first.
+    // This request has failed at the second backend already, and can only wait for the first.
     let mut fails = queue(&balancer, "/fails", 0);
     let mut beside = ask(&balancer, "/beside");
     until("the second has room for others", || (second.seen().len() == 2).then_some(()));
@@ -214,7 +215,7 @@ fn who_cannot_use_a_place_is_passed_over(engine: Engine) {
 fn another_order_holds_for_who_waits(engine: Engine) {
     for (from, to, expected) in [
         ("fair", "fifo", ["/held", "/g0", "/g1", "/g2", "/m"]),
-        // With fifo nobody counted what the greedy one has, so that both begin alike.
+        // With fifo clients' shares are not counted, so both begin alike.
         ("fifo", "fair", ["/held", "/g0", "/m", "/g1", "/g2"]),
     ] {
         let gate = Gate::default();
@@ -230,7 +231,7 @@ fn another_order_holds_for_who_waits(engine: Engine) {
     }
 }
 
-/// Names cost nothing where whoever sends them is believed: the line stays as long as it may be, and so does what is kept.
+/// A trusted proxy can make up any number of clients: the line and what is remembered of clients stay bounded.
 fn made_up_clients_take_no_room(engine: Engine) {
     if !engine.can(Case::Parking) {
         return;
@@ -273,7 +274,7 @@ fn made_up_clients_take_no_room(engine: Engine) {
     assert_eq!(waiting(&balancer), SIZE as f64);
     let view = balancer.api("GET", "/v1/pools/default", &Value::Null).expect(200).json();
     assert_eq!(view["line"]["busiest"].as_array().map(Vec::len), Some(8), "{view}");
-    // Who leaves makes room.
+    // Clients that leave make room.
     line.drain(..SIZE / 2).for_each(Conn::reset);
     until("half of them are gone", || (waiting(&balancer) == (SIZE / 2) as f64).then_some(()));
     let mut late = Conn::open(balancer.address);

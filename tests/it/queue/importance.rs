@@ -8,8 +8,8 @@ each_engine! { whoever_is_more_important_gets_more_of_the_places }
 const ONE: &str = "127.0.0.2";
 const OTHER: &str = "127.0.0.3";
 
-/// Somebody else holds the only place while ten requests of each kind come in line, those below `/low` first. How many of the
-/// first ten that are served then are of those below `/high`.
+/// Another client holds the only place while ten requests of each kind come in line, those below `/low` first. Returns
+/// how many of the first ten that are served then are below `/high`.
 fn high_among_the_first(balancer: &Balancer, backend: &Backend, gate: &Gate, high: &str) -> usize {
     let before = backend.seen().len();
     let mut conns = vec![ask_from(balancer, "127.0.0.9", "/held")];
@@ -47,7 +47,7 @@ fn whoever_is_more_important_gets_more_of_the_places(engine: Engine) {
             let gate = gate.clone();
             Backend::scripted(move |_, stream| {
                 gate.wait();
-                // All of them take as long.
+                // Every request takes the same time.
                 thread::sleep(Duration::from_millis(20));
                 let _ = stream.write_all(crate::support::backend::OK);
                 Then::Keep

@@ -31,7 +31,7 @@ fn a_client_that_resets_leaves_the_line_within_a_second(engine: Engine) {
     assert!(backend.seen().iter().all(|seen| !seen.request_line().contains("gone")));
 }
 
-/// Resets at any moment, in line or at a backend, time-outs and pipelined requests: afterwards every count is at nothing, and
+/// Resets at any moment, in line or at a backend, time-outs and pipelined requests: afterwards every count is 0, and
 /// there is as much room as before.
 fn a_crowd_that_leaves_at_random_leaves_nothing_behind(engine: Engine) {
     if !engine.can(Case::Parking) {
@@ -99,7 +99,7 @@ fn a_crowd_that_leaves_at_random_leaves_nothing_behind(engine: Engine) {
     assert_eq!(waiting(&balancer), 0.0);
 }
 
-/// A stop lets those in line end, and closes who can't.
+/// A stop lets requests in line end, and closes the connections of those that can't.
 fn a_stop_waits_for_the_line(engine: Engine) {
     let gate = Gate::default();
     let backend = gated(&gate);

@@ -39,7 +39,7 @@ fn clients_are_sent_elsewhere(engine: Engine) {
             assert!(answer.field("x-request-id").is_some() && answer.field("date").is_some(), "{answer:?}");
         }
     }
-    // A body that nobody reads does not become the next request.
+    // A body that is not read does not become the next request.
     let mut conn = Conn::open(balancer.address);
     conn.ask("POST", "/here", &[], &[b'x'; 100_000]).expect(303);
     // HTTP/1.0 without a Host.
@@ -134,7 +134,7 @@ fn fields_of_answers_are_set_and_taken_out(engine: Engine) {
     assert_eq!((other.field("server"), other.all("x-powered-by").len()), (Some("old"), 2));
 }
 
-/// Else one client's 403 would be everybody's for as long as the route lets caches keep what it serves.
+/// Otherwise a cache would show one client's 403 to all, for as long as the route lets caches keep its answers.
 fn no_cache_keeps_a_refusal(engine: Engine) {
     let backend = Backend::named("a");
     let kept = "public, max-age=31536000, immutable";
@@ -160,7 +160,7 @@ fn no_cache_keeps_a_refusal(engine: Engine) {
     assert_eq!(of("/e").1[0], "no-store");
 }
 
-/// A refusal of the pool's is its route's to show.
+/// A refusal by the pool has the fields that the route sets, and a cause in the log.
 fn a_route_without_backends_says_so(engine: Engine) {
     let backend = Backend::named("a");
     let routes = json!([{ "path": "/x", "pool": "default", "set_response_headers": { "X-A": "b" } }]);

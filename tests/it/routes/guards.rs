@@ -74,7 +74,7 @@ fn no_spelling_of_a_path_gets_around_a_route(engine: Engine) {
         assert_eq!(answer.status, status, "{target}: {}", answer.text());
     }
     assert_eq!(backend.seen().len(), 4);
-    // At its own host a route of its own is the more specific one.
+    // At its own host a more specific route takes the request.
     let mut conn = Conn::from("127.0.0.2".parse().expect("an address"), balancer.address);
     assert_eq!(conn.ask("GET", "/admin/public/x", &[("Host", "a.test")], b"").expect(200).text(), "public");
 }
@@ -87,7 +87,7 @@ fn a_backend_gets_the_path_that_its_guards_judged(engine: Engine) {
         ("/admin/%2e%2E/x?a=/../b", "/x?a=/../b"),
         ("/admin/./..//x%2Dy/.", "/x%2Dy/"),
         ("/admin/..", "/"),
-        // Nothing to resolve: as it came.
+        // There is nothing to resolve, so the path goes on as it came.
         ("/x//%79/..a/...?/..", "/x//%79/..a/...?/.."),
     ];
     let mut conn = Conn::open(balancer.address);
@@ -96,7 +96,7 @@ fn a_backend_gets_the_path_that_its_guards_judged(engine: Engine) {
         let seen = backend.seen().pop().expect("a request");
         assert_eq!(seen.request_line(), format!("GET {expected} HTTP/1.1"), "{target}");
     }
-    // What is read otherwise where it is sent is judged as it is sent.
+    // A path that is resolved before it is sent is judged as it is sent.
     conn.get("/a%2Fb/../x%2F..%2Fadmin").problem(403);
     // Without routes nothing is judged, and nothing changes.
     let bare = Setup::on(engine).backend(backend.address()).start();
@@ -114,7 +114,7 @@ fn behind_a_trusted_proxy_the_client_is_who_it_names(engine: Engine) {
         ["192.0.2.7", "2001:db8::7", "198.51.100.1", "192.0.2.7, 10.0.0.1"].map(ask),
         [200, 200, 403, 403]
     );
-    // A stranger's word counts for nothing.
+    // What a peer says that is not trusted does not count.
     let mut conn = Conn::from("127.0.0.2".parse().expect("an address"), balancer.address);
     conn.ask("GET", "/", &[("X-Forwarded-For", "192.0.2.7")], b"").problem(403);
 }

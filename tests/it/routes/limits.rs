@@ -110,11 +110,11 @@ fn requests_at_once_are_bounded_by_route_and_client(engine: Engine) {
     let refused = balancer.get("/slow");
     assert_eq!(violated(&refused), json!(["concurrency"]));
     assert_eq!(refused.field("ratelimit-policy"), Some(r#""concurrency";q=2;qu="concurrent-requests""#));
-    // Elsewhere it may, and so may others here.
+    // Elsewhere this client may go on, and other clients may here.
     balancer.get("/").expect(200);
     waiting.extend([begin("127.0.0.2", "/slow"), begin("127.0.0.1", "/slow/er")]);
     until("they are at the backend", || (backend.seen().len() == 5).then_some(()));
-    // One that is read as either needs a seat by both.
+    // A path that can be read as either needs a seat by both routes.
     assert_eq!(violated(&balancer.get("/slow%2fer")), json!(["concurrency"]));
     gate.open();
     for conn in &mut waiting {

@@ -21,7 +21,7 @@ fn the_order_is_deny_limits_password_redirect(engine: Engine) {
     let balancer = setup.start();
     let right = [("Authorization", "Basic YWxpY2U6d29uZGVybGFuZA==")];
     let ask = |fields: &[(&str, &str)]| request(balancer.address, "GET", "/x", fields, b"");
-    // Who may not come in is told so before anything else, and costs nothing.
+    // A client that is denied is told so before anything else, and no token is taken.
     for _ in 0..5 {
         balancer.get_from("127.0.0.2", "/x").problem(403);
     }

@@ -40,10 +40,10 @@ fn who_shows_no_right_password_is_asked_for_one(engine: Engine) {
         [WRONG, "Basic bWFsbG9yeTpidWlsZGVy", "Basic !", "Basic YWxpY2U=", "Bearer YWxpY2U6d29uZGVybGFuZA=="]
     {
         refused(&[("Authorization", value)]);
-        // The verdict is known now.
+        // This time the verdict is remembered.
         refused(&[("Authorization", value)]);
     }
-    // Of two, who comes behind may take another one than we.
+    // Of two fields, a backend might take the other one than we do.
     refused(&[("Authorization", ALICE), ("Authorization", WRONG)]);
     assert!(backend.seen().is_empty());
     for value in [ALICE, BOB, "basic YWxpY2U6d29uZGVybGFuZA=="] {
@@ -147,7 +147,7 @@ fn a_loop_goes_on_while_passwords_are_checked() {
     let backend = Backend::named("a");
     let routes = json!([{ "path": "/in", "pool": "default", "basic_auth": "users" }]);
     let setup = setup(Engine::Epoll, &backend, routes).one_loop();
-    // Nobody has the password that is hashed so.
+    // No password has this hash.
     let (salt, hash) = ("u".repeat(22), "u".repeat(31));
     std::fs::write(setup.folder().join("users"), format!("alice:$2y$13${salt}{hash}\n")).expect("written");
     let balancer = setup.start();

@@ -56,12 +56,12 @@ fn tell(line: &str) {
     writeln!(pipe, "{line}").expect("the watchdog reads");
 }
 
-/// That process is to be killed by SIGKILL if the test process dies.
+/// Has that process killed by SIGKILL if the test process dies.
 pub fn kill(pid: u32) {
     tell(&format!("kill {pid}"));
 }
 
-/// That PostgreSQL server is to be ended by SIGQUIT if the test process dies.
+/// Has that PostgreSQL server ended by SIGQUIT if the test process dies.
 pub fn quit(pid: u32) {
     tell(&format!("quit {pid}"));
 }
@@ -71,7 +71,7 @@ pub fn gone(pid: u32) {
     tell(&format!("gone {pid}"));
 }
 
-/// That folder is to be removed if the test process dies.
+/// Has that folder removed if the test process dies.
 pub fn dir(path: &Path) {
     tell(&format!("dir {}", path.display()));
 }

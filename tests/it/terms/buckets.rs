@@ -49,7 +49,7 @@ fn a_refusal_takes_no_token_of_any_bucket(engine: Engine) {
     let (_backend, balancer) = limited(engine, json!([slow, quick]));
     let mut conn = Conn::open(balancer.address);
     conn.get("/").expect(200);
-    // The quick one refuses now and then; that costs the slow one nothing.
+    // While the quick bucket refuses, no token is taken of the slow one.
     let mut refused = 0;
     crate::support::until("a second request passes", || {
         let answer = conn.get("/");
@@ -60,7 +60,7 @@ fn a_refusal_takes_no_token_of_any_bucket(engine: Engine) {
         (answer.status == 200).then_some(())
     });
     assert!(refused > 0);
-    // Both refuse: the longest wait first, and it is the one to wait.
+    // When both refuse, the one with the longest wait comes first, and its wait is in `Retry-After`.
     let answer = conn.get("/");
     let list = fields(&answer).1.unwrap().to_owned();
     assert_eq!(violated(&answer)[0], "slow", "{list}");
@@ -109,7 +109,7 @@ fn a_shadow_bucket_refuses_nothing_and_is_not_seen(engine: Engine) {
     };
     assert_eq!((family("allowed"), family("shadow_denied"), family("denied")), (2.0, 3.0, 1.0));
 
-    // Nothing but a trial: as if there were no limit.
+    // A bucket in shadow mode alone: as if there were no limit.
     let mut shadow = bucket("trial", 1);
     shadow["mode"] = json!("shadow");
     let (_backend, balancer) = limited(engine, json!([shadow]));
@@ -130,7 +130,7 @@ fn a_bucket_with_a_reset_says_when_that_is(engine: Engine) {
         let before = midnight();
         let answer = balancer.get("/").expect(200);
         if midnight() > before {
-            // The day turned just now.
+            // Midnight passed during the request.
             return;
         }
         assert_eq!(fields(&answer).0, Some(r#""day";q=3;w=86400"#));

@@ -73,7 +73,7 @@ fn as_many_as_may_be_are_under_way_and_no_more(engine: Engine) {
     assert_eq!(violated(&refused), json!(["concurrency"]));
     assert_eq!(fields(&refused), (Some(POLICY), Some(r#""concurrency";r=0;t=1"#)));
     assert_eq!(refused.field("retry-after"), Some("1"));
-    // Somebody else is not concerned.
+    // Other clients are not concerned.
     balancer.get_from("127.0.0.9", "/").expect(200);
     gate.open();
     for conn in &mut held {

@@ -58,7 +58,7 @@ fn a_changed_plan_is_in_force_on_the_next_request_of_all_its_clients(database: &
     for client in clients {
         assert_eq!(violated(&from(&balancer, client).get("/")), json!(["day"]));
     }
-    // It is all there after a restart of the store's memory: a plan is found before any request is.
+    // The plan is stored with the last numbers.
     let shown = balancer.api("GET", "/v1/plans/free", &Value::Null).expect(200).json();
     assert_eq!(shown["buckets"][0]["capacity"], 3);
 }
@@ -82,7 +82,7 @@ fn levels_carry_over_by_name_and_a_new_name_starts_full(database: &Database) {
     };
     assert_eq!(usage(&balancer), [(json!("hour"), json!(4)), (json!("day"), json!(4))]);
     assert_eq!(rest(&conn.get("/").expect(200)), Some(r#""day";r=3"#));
-    // Back and forth: nothing was gained by it.
+    // Changing the plan and back gains no tokens.
     put(&balancer, target, &json!({ "plan": "free" }));
     assert_eq!(violated(&conn.get("/")), json!(["day"]));
     put(&balancer, target, &json!({ "buckets": [bucket("hour", 4)] }));

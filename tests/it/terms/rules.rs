@@ -66,7 +66,7 @@ fn why_a_client_was_refused_is_kept_as_it_was_decided(engine: Engine) {
     for _ in 0..3 {
         balancer.get("/").expect(429);
     }
-    // What holds now is no reason of then.
+    // The limit in force now is not the reason of earlier refusals.
     balancer.limit("127.0.0.1", 100, 0);
     balancer.get("/").expect(200);
     let limited = balancer.get("/-/v1/limited").expect(200).json();
@@ -122,7 +122,7 @@ fn the_most_specific_rule_wins_however_the_path_is_written(engine: Engine) {
         let policy = fields(&answer).0.unwrap();
         assert_eq!(policy, format!(r#""{rule}";q=9;w=86400"#), "{method} {target}");
     }
-    // To some backends that is `/api`.
+    // Some backends read it as `/api`.
     let answer = balancer.get("/API").expect(200);
     assert_eq!(fields(&answer).0, Some(r#""all";q=9;w=86400, "reads";q=9;w=86400"#));
 }

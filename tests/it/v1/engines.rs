@@ -94,7 +94,7 @@ fn a_batch_of_megabytes_is_read_and_a_larger_one_refused(engine: Engine) {
         request(balancer.admin, "POST", "/-/v1/batch", &[], &body)
     };
     assert_eq!(padded(8 << 20).expect(200).json(), json!({ "applied": 1 }));
-    // The rest of what is too much is never read, so it is announced and not sent.
+    // A body that is too large is never read, so its length is declared and it is not sent.
     for (target, bytes) in [("/-/v1/batch", (8 << 20) + 1), ("/-/v1/limits", 65_537)] {
         let mut conn = Conn::open(balancer.admin);
         conn.send(format!("POST {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {bytes}\r\n\r\n{{"));

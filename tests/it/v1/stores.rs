@@ -45,7 +45,7 @@ fn a_limit_and_its_plan_live_and_end(database: &Database) {
         "{refused:?}"
     );
 
-    // The fixed calls know it by its first bucket, and an update takes it off the plan.
+    // The fixed calls show the numbers of its first bucket, and an update takes the client off the plan.
     let got = balancer.get("/limits/get?client_id=tenant/7").expect(200).json();
     assert_eq!((&got["client_id"], &got["capacity"]), (&json!("tenant/7"), &json!(100)));
     let numbers = json!({ "client_id": "tenant/7", "capacity": 10, "rate_per_sec": 2.5 });
@@ -140,7 +140,7 @@ fn two_creates_at_once_are_one_201_and_one_409(database: &Database) {
 
 fn a_batch_is_done_as_a_whole_or_not_at_all(database: &Database) {
     let backend = Backend::named("a");
-    // How long it takes is not what this is about.
+    // A long time-out: this test is not about time.
     let setup = Setup::auto().store(database).backend(backend.address());
     let balancer = setup.set("database.timeout", json!("30s")).start();
     let batch = |operations: Value| balancer.api("POST", "/-/v1/batch", &json!({ "operations": operations }));
