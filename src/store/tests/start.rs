@@ -4,7 +4,7 @@ use std::sync::Barrier;
 
 use super::super::v1::BatchOp;
 use super::super::{Limits, StartError, StoreError};
-use super::{Setup, find, id, limit, on_both, postgres, tester, until};
+use super::{PATIENCE, Setup, find, id, limit, on_both, postgres, tester, until};
 use crate::config::DatabaseUrl;
 use balancer_limiter::answer::EntryKind;
 use balancer_limiter::terms::ClientLimit;
@@ -256,6 +256,8 @@ fn fill(setup: &Setup, count: u32, last: u8, client_id: &str, kind: u8, port: &s
 #[test]
 fn ranges_have_a_bound_and_all_of_them_are_in_force() {
     on_both(|setup| {
+        // A debug build on a busy machine needs more than ten seconds for so many.
+        let setup = &Setup { timeout: 4 * PATIENCE, ..setup.clone() };
         setup.start().unwrap().stop();
         let range = "'10.' || (n / 65536) || '.' || (n / 256 % 256) || '.' || (n % 256) || '/32'";
         fill(setup, 99_999, 0, range, 3, "NULL");
