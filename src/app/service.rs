@@ -49,7 +49,8 @@ fn begin_own(api: &AdminApi, accounts: &Accounts, asked: &NewRequest<'_>, surfac
     Step::Work(api.most_body_bytes(head, surface))
 }
 
-/// The answer to an API call that the engine refuses. Only a client that may make it is told that its body is too large.
+/// The answer to an API call that the engine refuses. Only a client that may make it is told that its body is too large, or
+/// that there are too many calls.
 fn refuse_own(
     api: &AdminApi,
     accounts: &Accounts,
@@ -58,7 +59,7 @@ fn refuse_own(
     received_at: Nanos,
     surface: Surface,
 ) -> Answer {
-    if reject.reason == Reason::ContentTooLarge {
+    if matches!(reject.reason, Reason::ContentTooLarge | Reason::Unavailable) {
         let own = OwnCall::begin(accounts, head);
         if let Some(mut answer) = api.refuse_unread(head, surface, own.request_id(), received_at) {
             answer.close = true;

@@ -15,9 +15,6 @@ const COSTS: std::ops::RangeInclusive<u32> = 4..=14;
 /// Most faults of one file that are reported.
 const MAX_FAULTS: usize = 8;
 
-/// Cost of the hash for unknown names, where no user's hash gives one.
-const USUAL_COST: u32 = 10;
-
 /// A bcrypt hash of a password. Never shows.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash(String);
@@ -63,14 +60,14 @@ impl Users {
     pub fn parse(text: &str) -> Result<Self, Vec<String>> {
         let mut by_name = HashMap::new();
         let mut faults = Vec::new();
-        let mut dearest = None;
+        let mut dearest = *COSTS.start();
         for (number, line) in text.lines().enumerate().map(|(index, line)| (index + 1, line.trim())) {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
             match user(line) {
                 Ok((name, hash, cost)) => {
-                    dearest = dearest.max(Some(cost));
+                    dearest = dearest.max(cost);
                     if by_name.insert(name.as_bytes().to_vec(), hash).is_some() {
                         faults.push(format!("line {number}: {name:?} stands in it twice"));
                     }
@@ -84,11 +81,7 @@ impl Users {
             faults.push("holds no user: nobody could come in (htpasswd -cB FILE NAME)".to_owned());
         }
         faults.truncate(MAX_FAULTS);
-        if faults.is_empty() {
-            Ok(Self { by_name, nobody: nobody(dearest.unwrap_or(USUAL_COST)) })
-        } else {
-            Err(faults)
-        }
+        if faults.is_empty() { Ok(Self { by_name, nobody: nobody(dearest) }) } else { Err(faults) }
     }
 
     /// The hash to check a password with, and whether there is a user of that name. For an unknown name it is a hash

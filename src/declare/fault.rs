@@ -32,11 +32,17 @@ pub struct Fault {
 fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     /// No known word is longer; comparing a longer one would take time and memory.
     const MAX_WORD_BYTES: usize = 128;
+    if word.len() > MAX_WORD_BYTES {
+        return None;
+    }
+    let (chars, lower) = (word.chars().count(), word.to_ascii_lowercase());
+    let most = |one: &str| 1 + one.len().min(word.len()) / 4;
     known
         .into_iter()
-        .filter(|_| word.len() <= MAX_WORD_BYTES)
-        .map(|one| (strsim::damerau_levenshtein(&word.to_ascii_lowercase(), &one.to_ascii_lowercase()), one))
-        .filter(|(distance, one)| *distance <= 1 + one.len().min(word.len()) / 4)
+        // The distance is at least the difference of the lengths.
+        .filter(|one| one.chars().count().abs_diff(chars) <= most(one))
+        .map(|one| (strsim::damerau_levenshtein(&lower, &one.to_ascii_lowercase()), one))
+        .filter(|(distance, one)| *distance <= most(one))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, one)| one)
 }

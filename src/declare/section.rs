@@ -129,7 +129,13 @@ impl<'r> Section<'r> {
     pub fn is_sound(&self) -> bool {
         let above = self.above.as_ref().map(|above| &above.path);
         let mut paths = above.into_iter().chain([&self.path]);
-        !paths.any(|path| self.report.faults.iter().any(|fault| fault.path.starts_with(path)))
+        // Behind the path comes the end, or a separator: `rules[1]` is not `rules[10]`, nor `tls` `tls_other`.
+        let is_within = |path: &str, fault: &str| {
+            fault
+                .strip_prefix(path)
+                .is_some_and(|rest| path.is_empty() || rest.is_empty() || rest.starts_with(['.', '[', '/']))
+        };
+        !paths.any(|path| self.report.faults.iter().any(|fault| is_within(path, &fault.path)))
     }
 
     /// Reports a key of earlier versions that has no successor; `was` says what it set.
@@ -273,10 +279,13 @@ impl<'r> Section<'r> {
     /// Reports members that no call has read, and names that are there twice.
     pub fn end(self) {
         let ReaderRules { noun, is_call, max_faults } = self.report.rules;
+        // They go in front of this object's other faults, and what is beyond the bound is cut off: finding out more is work for
+        // nothing, which a large body could ask for a million times.
+        let room = max_faults.saturating_sub(self.begin);
         let mut faults = Vec::new();
         let mut seen: Vec<&Member> = Vec::new();
         for member in self.members.iter() {
-            if faults.len() >= max_faults {
+            if faults.len() >= room {
                 break;
             }
             let (name, path) = (member.name.as_str(), self.path_of(&member.name));

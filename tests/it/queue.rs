@@ -179,7 +179,7 @@ fn a_request_has_one_deadline_for_waiting_and_all_else(engine: Engine) {
 fn who_has_spent_its_time_in_line_gets_nobody_ejected(engine: Engine) {
     let slow = || {
         Backend::scripted(|_, stream| {
-            thread::sleep(Duration::from_millis(700));
+            thread::sleep(Duration::from_millis(2_000));
             let _ = stream.write_all(crate::support::backend::OK);
             Then::Keep
         })
@@ -190,7 +190,7 @@ fn who_has_spent_its_time_in_line_gets_nobody_ejected(engine: Engine) {
         setup = setup.backend_with(json!({ "url": backend.url(), "max_in_flight": 1 }));
     }
     let balancer = setup
-        .set("upstream.request_timeout", json!("1s"))
+        .set("upstream.request_timeout", json!("3s"))
         .set("outlier", json!({ "consecutive": 1, "base_time": "1m" }))
         .set("admin.listen", json!("127.0.0.1:0"))
         .start();

@@ -132,6 +132,9 @@ $('confirm-number').addEventListener('keydown', (event) => {
 function send(form, fault, make, done) {
   form.addEventListener('submit', async (event) => {
     event.preventDefault();
+    // A second click sends nothing: it would carry the version that the first one is about to change.
+    if (form.dataset.sending) return;
+    form.dataset.sending = 'yes';
     put(fault, '');
     try {
       const { method, path, body, fields } = make();
@@ -139,6 +142,8 @@ function send(form, fault, make, done) {
       await done();
     } catch (error) {
       put(fault, error.status === 412 ? `${error.message}: it was changed meanwhile. Cancel, and edit it as it is now.` : error.message);
+    } finally {
+      delete form.dataset.sending;
     }
   });
 }

@@ -91,6 +91,7 @@ async function openClient(id) {
     const [decision, { limited }] = await Promise.all([decisionOf(id, stored), get('v1/limited?window=1h&top=1000')]);
     if (dialog.dataset.id !== id) return;
     const entry = stored || (decision.matched ? await storedLimit(decision.matched) : null);
+    if (dialog.dataset.id !== id) return;
     const refused = limited.find((one) => one.client_id === id || one.client_id === decision.matched);
     $('client-about').replaceChildren(...aboutClient(id, entry, decision, refused));
     $('client-refill').hidden = !mayWrite() || !stored;

@@ -167,6 +167,18 @@ fn percent_encoded(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
+/// What is beyond the bound on faults is not looked for: else such a body would keep a thread busy for minutes.
+#[test]
+fn a_body_of_nothing_but_faults_is_refused_as_quickly_as_it_is_read() {
+    let members: Vec<String> = (10..42).map(|number| format!(r#""client_{number}":0"#)).collect();
+    let operation = format!("{{{}}}", members.join(","));
+    let body = format!(r#"{{"operations":[{}]}}"#, vec![operation; 10_000].join(","));
+    let reply = Bench::new().json("POST", "/-/v1/batch", &body);
+    let errors = reply.body["errors"].as_array().expect("faults");
+    assert_eq!((reply.status, errors.len()), (400, MAX_FAULTS));
+    assert_eq!(errors[0]["pointer"], "/operations/0/client_10");
+}
+
 proptest! {
     #[test]
     fn any_id_comes_back_as_it_went_in_by_body_and_by_query(id in "\\PC{1,64}") {

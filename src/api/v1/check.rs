@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::json;
 
-use super::live::{BucketLevel, Question};
+use super::live::{BucketLevel, POLICIES, Question};
 use super::schemas::examples;
 use super::status::EXAMPLE_INSTANCE;
 use crate::api::AdminApi;
@@ -83,7 +83,10 @@ const HEADERS: Form = Form::new("an object of strings or lists of strings, by th
         "type": "object",
         "propertyNames": { "pattern": TOKEN },
         "additionalProperties": {
-            "anyOf": [reference("FieldValue"), { "type": "array", "items": reference("FieldValue") }],
+            "anyOf": [
+                reference("FieldValue"),
+                { "type": "array", "items": reference("FieldValue"), "maxItems": MAX_FIELDS },
+            ],
         },
     })
 });
@@ -126,7 +129,7 @@ fn fields(body: &mut Section<'_>) -> Fields {
         }
         let values = list_of_texts(member.node.clone());
         if values.is_none() {
-            fault("must be a string or a list of strings");
+            fault(&format!("must be a string or a list of at most {MAX_FIELDS} strings"));
         }
         for value in values.unwrap_or_default() {
             let bytes = value.trim_matches([' ', '\t']).as_bytes();
@@ -140,7 +143,7 @@ fn fields(body: &mut Section<'_>) -> Fields {
     fields
 }
 
-/// A text, or a list of texts.
+/// A text, or a list of at most [`MAX_FIELDS`] texts.
 fn list_of_texts(node: Node) -> Option<Vec<String>> {
     let text = |node: Node| match node.settled().value {
         Value::Text(text) => Some(text),
@@ -148,6 +151,7 @@ fn list_of_texts(node: Node) -> Option<Vec<String>> {
     };
     let node = node.settled();
     match node.value {
+        Value::List(elements) if elements.len() > MAX_FIELDS => None,
         Value::List(elements) => elements.into_iter().map(text).collect(),
         _ => text(node).map(|text| vec![text]),
     }
@@ -170,7 +174,10 @@ fn schemas() -> Vec<Schema> {
                 "type": ["string", "null"],
                 "description": "The stored id that decides, or `default`; null when nothing does.",
             },
-            "policy": { "enum": ["client", "range", "default", "none"], "description": "`none`: without a limit." },
+            "policy": {
+                "enum": POLICIES,
+                "description": "`rule`: only rules or routes count or exempt it; `none`: it has no limit.",
+            },
             "buckets": { "type": "array", "items": { "$ref": "#/components/schemas/BucketLevel" } },
             "route": { "type": ["string", "null"], "description": "The route that it goes by; null: none takes it." },
             "pool": {

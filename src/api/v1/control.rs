@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::backends::{BackendError, BackendOrigin, BackendShown, EndpointShown, PoolAndName};
 use super::pools::{PoolShown, WholePool};
@@ -92,7 +92,10 @@ impl Control {
     fn tell<T>(&self, command: impl FnOnce(Sender<T>) -> ControlCommand) -> Result<T, &'static str> {
         let (answer, outcome) = bounded(1);
         self.commands.try_send(command(answer)).map_err(|_| "too many commands are waiting")?;
-        outcome.recv_timeout(PATIENCE).map_err(|_| "it took too long")
+        outcome.recv_timeout(PATIENCE).map_err(|error| match error {
+            RecvTimeoutError::Timeout => "it took too long",
+            RecvTimeoutError::Disconnected => "what carries it out has ended",
+        })
     }
 
     /// What was stored is in force when this returns.

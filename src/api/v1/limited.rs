@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::live::{ClientCount, DeniedFor, RankBy};
+use super::live::{ClientCount, DeniedFor, POLICIES, RankBy};
 use super::status::EXAMPLE_INSTANCE;
 use crate::api::AdminApi;
 use crate::api::call::as_json;
@@ -140,7 +140,7 @@ fn schemas() -> Vec<Schema> {
         "type": "object", "required": ["policy", "bucket", "rule", "denied"],
         "properties": {
             "policy": {
-                "enum": ["client", "range", "default", "rule", "none"],
+                "enum": POLICIES,
                 "description": "The kind of entry whose bucket refused, as in `balancer_ratelimit_requests_total`.",
             },
             "bucket": { "type": "string", "description": "Its name; `concurrency` for `max_in_flight`." },

@@ -30,6 +30,9 @@ use balancer_limiter::terms::{BucketSpec, ClientLimit, DEFAULT_BUCKET};
 use balancer_time::Nanos;
 use balancer_time::nanos;
 
+/// What may have decided: an entry of one of three kinds, a rule or a route without one, or nothing.
+pub(super) const POLICIES: [&str; 5] = ["client", "range", "default", "rule", "none"];
+
 /// The process as the API sees it.
 #[allow(missing_docs)]
 pub struct Live {

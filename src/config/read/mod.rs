@@ -28,8 +28,8 @@ pub use backends::parse as parse_backend;
 use admin::Outside;
 
 use super::{
-    AccessFormat, AccessLog, Audit, CacheConfig, Config, Database, DatabaseUrl, Discovery, Engine, Given,
-    LogConfig, LogFormat, TlsConfig, forms, words,
+    AccessFormat, AccessLog, Audit, CacheConfig, Config, Database, DatabaseUrl, Discovery, Given, LogConfig,
+    LogFormat, TlsConfig, forms, words,
 };
 use crate::declare::{Section, Shape, Spec, Value, owned};
 
@@ -167,7 +167,7 @@ fn own_addresses(
 /// connection came in, and so can't ask whose process a caller of the API is.
 fn tells_callers(root: &mut Section<'_>, config: &Config) {
     let is_everywhere = config.listen.iter().any(|address| address.ip().is_unspecified());
-    if cfg!(target_os = "linux") && config.frontend.engine == Engine::TinyHttp && is_everywhere {
+    if cfg!(target_os = "linux") && config.frontend.engine.is_portable() && is_everywhere {
         let text = "is every address of this machine, where the tiny_http engine can't tell who calls the API: set \
                     admin.token (BALANCER_ADMIN_TOKEN) or admin.listen, name an address, or take another frontend.engine";
         root.fault("listen", text);

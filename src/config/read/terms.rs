@@ -122,7 +122,7 @@ fn bucket(mut s: Section<'_>, beside: &[BucketSpec]) -> Option<BucketSpec> {
         mode,
         reset,
     };
-    let bucket = read.check(beside, &mut |member, text| s.fault(member, text))?;
+    let bucket = read.check(beside, &mut |member, text| s.fault(member, text));
     s.end();
-    Some(bucket)
+    bucket
 }

@@ -240,6 +240,15 @@ pub(super) const ROWS: &[(&str, &str)] = &[
     (r#""log": {"access": "file:"}"#, r#"log.access: must be true, false or "file:PATH"; found "file:""#),
 ];
 
+/// Without the loops `auto` is the portable engine, and the same holds for it.
+#[cfg(not(feature = "epoll"))]
+#[test]
+fn the_portable_engine_needs_a_token_where_it_listens_everywhere() {
+    let text = format!(r#"{{"backends": [{ONE}], "listen": "0.0.0.0:8080"}}"#);
+    let found = load_with(&text, &[]).map(|_| ()).unwrap_err();
+    assert!(found.contains("listen: is every address of this machine"), "{found}");
+}
+
 #[test]
 fn each_fault_names_its_line_its_key_and_what_is_allowed() {
     for (row, expected) in ROWS {

@@ -89,6 +89,18 @@ fn faults_say_what_is_allowed() {
     }
 }
 
+/// A fault between a bucket's keys hides none of a key's own.
+#[test]
+fn all_faults_of_a_bucket_are_told_at_once() {
+    let text = format!(
+        r#"{{"backends": [{ONE}], "rate_limit": {{"default": {{"buckets": [{{"name": "a", "amount": 0.5, "per": "1s", "mood": "x"}}]}}}}}}"#
+    );
+    let found = load_with(&text, &[]).map(|_| ()).unwrap_err();
+    for fault in ["buckets[0].capacity: is missing", "buckets[0].mood: unknown key; did you mean \"mode\"?"] {
+        assert!(found.contains(fault), "{found}");
+    }
+}
+
 fn read(keys: &str) -> RateLimit {
     let text = format!(r#"{{"backends": [{ONE}], "rate_limit": {{{keys}}}}}"#);
     load_with(&text, &[]).unwrap().rate_limit

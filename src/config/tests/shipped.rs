@@ -232,6 +232,8 @@ fn the_reference_knows_every_key_that_the_code_names() {
         ".whole_required(",
         ".bool(",
         ".duration(",
+        ".duration_or_null(",
+        ".flag(",
         ".choice(",
         ".share(",
         ".share_or_null(",

@@ -45,7 +45,7 @@ fn all_buckets_stand_in_the_policy_and_the_tightest_in_the_rest(engine: Engine) 
 
 fn a_refusal_takes_no_token_of_any_bucket(engine: Engine) {
     let slow = json!({ "name": "slow", "amount": 1, "per": "30d", "capacity": 2 });
-    let quick = json!({ "name": "quick", "amount": 20, "per": "1s", "capacity": 1 });
+    let quick = json!({ "name": "quick", "amount": 2, "per": "1s", "capacity": 1 });
     let (_backend, balancer) = limited(engine, json!([slow, quick]));
     let mut conn = Conn::open(balancer.address);
     conn.get("/").expect(200);

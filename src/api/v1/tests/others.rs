@@ -236,6 +236,7 @@ fn a_question_is_answered_and_a_bad_one_refused() {
         ("headers", json!({ "a": "b\nc" }), "/headers/a"),
         ("headers", json!({ "a": 1 }), "/headers/a"),
         ("headers", json!({ "a": [1] }), "/headers/a"),
+        ("headers", json!({ "a": vec![""; 257] }), "/headers/a"),
         ("header", json!({}), "/header"),
     ] {
         let mut body = json!({ "address": "1.2.3.4" });
