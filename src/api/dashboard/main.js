@@ -96,9 +96,14 @@ let known; // the change that the lists were read after, and whether there was a
 
 // One call. What else is asked for has changed, or is missing in the plots.
 async function look() {
-  seen = await get('v1/overview');
+  const run = running;
+  const found = await get('v1/overview');
+  // The token was forgotten meanwhile: nothing is shown or asked for any more.
+  if (run !== running) return;
+  seen = found;
   showOverview();
   if (!takeStep()) await loadHistory();
+  if (run !== running) return;
   draw();
   const now = `${seen.changes} ${storeAnswers()}`;
   if (known !== now) {

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::calm;
 use crate::support::browser::{ENTER, here};
-use crate::support::{Backend, Browser, Setup};
+use crate::support::{Backend, Browser, Setup, until};
 
 #[test]
 fn a_token_is_asked_for_and_a_wrong_one_is_refused() {
@@ -108,5 +108,33 @@ fn a_token_that_may_only_read_sees_no_button_that_it_may_not_use() {
     browser.click("#limited-rows button");
     browser.sees("#client-about", "bucket default of its own limit");
     assert!(!buttons().iter().any(|text| text.contains("limit") || text == "refill"), "{:?}", buttons());
+    calm(&browser);
+}
+
+#[test]
+fn after_a_token_is_forgotten_nothing_is_asked_for_and_nothing_is_shown() {
+    if !here() {
+        return;
+    }
+    let backend = Backend::named("a");
+    let balancer =
+        Setup::auto().backend(backend.address()).env("BALANCER_ADMIN_TOKEN", "the-only-right-token").start();
+    let browser = Browser::start();
+    browser.open(&format!("http://{}/-/dashboard", balancer.address));
+    browser.write("input[type=password]", &format!("the-only-right-token{ENTER}"));
+    browser.sees("#link", "live");
+    // The answer to the next refresh is held back, and the lists would be read after it.
+    let hold = "const real = fetch; window.asked = []; known = undefined; window.fetch = (path, init) => { asked.push(String(path)); \
+        return new Promise((go) => { window.release = async () => { const answer = await real(path, init); const same = answer.clone(); \
+        go(answer); await same.text(); setTimeout(() => { window.released = true; }); }; }); }";
+    browser.run(hold, &[]);
+    until("it is refreshed", || (browser.run("return asked.length", &[]) == 1).then_some(()));
+    browser.click("#forget");
+    browser.sees("#login-fault", "The token is forgotten.");
+    browser.run("window.release()", &[]);
+    until("its answer is there", || {
+        (browser.run("return Boolean(window.released)", &[]) == true).then_some(())
+    });
+    assert_eq!(browser.run("return [seen, ...asked]", &[]), json!([null, "v1/overview"]));
     calm(&browser);
 }
