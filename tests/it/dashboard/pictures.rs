@@ -86,6 +86,8 @@ fn screenshots() {
 
     let backends: Vec<_> = (0..19).map(|number| Backend::named(&format!("web-{number}"))).collect();
     let mut setup = Setup::auto()
+        // Ten thousand limits at once take a busy machine a while.
+        .set("database.timeout", json!("1m"))
         .set("rate_limit.default", json!({ "capacity": 200, "rate_per_sec": 20 }))
         .set("balancing.strategy", json!("round_robin"))
         .set("health_check", json!({ "path": "/health", "interval": "1s" }));
