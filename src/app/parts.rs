@@ -168,12 +168,14 @@ impl Parts {
         let before = self.config.load_full();
         let (changed, needs_restart) =
             read.given.differing(&before.given).into_iter().partition(|key| config::is_live(key));
-        let config = in_force(read, &before);
+        let mut config = in_force(read, &before);
         self.keeper.tls.apply(&config, &self.keeper.clock);
         if config.otel != before.otel
             && let Err(error) = self.tracing.follow(&config)
         {
             log::error!("otel: stays as it was: {error}");
+            // The next reload tries it again.
+            config.otel.clone_from(&before.otel);
         }
         self.apply_pools(&config, &before);
         if config.rate_limit.default != before.rate_limit.default {

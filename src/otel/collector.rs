@@ -3,7 +3,7 @@
 //! host's name, which the system bounds.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 
 use rustls::crypto::ring;
@@ -67,33 +67,32 @@ impl Collector {
     pub fn post(&mut self, body: &[u8], deadline: Nanos) -> Result<CollectorAnswer, PostFault> {
         if let Some(mut wire) = self.kept.take() {
             wire.socket_mut().deadline = deadline;
-            match self.exchange(wire, body) {
-                // It was closed while nothing was sent.
-                Err(Broken { is_silent: true, .. }) if left_until(deadline, &self.clock).is_ok() => {}
-                other => return other.map_err(|broken| broken.fault),
+            if wire.is_quiet() {
+                match self.exchange(wire, body) {
+                    // It was closed while nothing was sent; some say so first.
+                    Err(Broken { is_silent: true, .. }) | Ok(CollectorAnswer { status: 408, .. })
+                        if left_until(deadline, &self.clock).is_ok() => {}
+                    other => return other.map_err(|broken| broken.fault),
+                }
+                self.kept = None;
             }
         }
         let wire = self.connect(deadline).map_err(PostFault::Unreachable)?;
-        self.exchange(wire, body).map_err(|broken| broken.fault)
+        let outcome = self.exchange(wire, body);
+        if outcome.is_err() {
+            // Its certificate may be one of a root that the system has only got since: the next session reads them again.
+            self.tls = None;
+        }
+        outcome.map_err(|broken| broken.fault)
     }
 
     fn connect(&mut self, deadline: Nanos) -> Result<Wire, String> {
         let CollectorUrl { is_tls, host, port, .. } = &self.url;
-        let mut failed = Err("there is no address of that name".to_owned());
         let addresses = (host.as_str(), *port).to_socket_addrs().map_err(|error| error.to_string())?;
-        for address in addresses {
-            let left = left_until(deadline, &self.clock).map_err(|error| told(&error))?;
-            match TcpStream::connect_timeout(&address, left) {
-                Ok(stream) => {
-                    // What is written is whole.
-                    let _ = stream.set_nodelay(true);
-                    failed = Ok(stream);
-                    break;
-                }
-                Err(error) => failed = Err(told(&error)),
-            }
-        }
-        let stream = TimedStream { stream: failed?, clock: self.clock.clone(), deadline };
+        let stream = connect_to_one(&addresses.collect::<Vec<_>>(), deadline, &self.clock)?;
+        // What is written is whole.
+        let _ = stream.set_nodelay(true);
+        let stream = TimedStream { stream, clock: self.clock.clone(), deadline };
         if !is_tls {
             return Ok(Wire::Plain(stream));
         }
@@ -150,6 +149,24 @@ impl Collector {
     }
 }
 
+/// Connects to the first address that can be. One that does not answer leaves those after it their share of the time.
+pub(super) fn connect_to_one(
+    addresses: &[SocketAddr],
+    deadline: Nanos,
+    clock: &Clock,
+) -> Result<TcpStream, String> {
+    let mut failed = "there is no address of that name".to_owned();
+    for (address, to_try) in addresses.iter().zip((1..=addresses.len()).rev()) {
+        let left = left_until(deadline, clock).map_err(|error| told(&error))?;
+        let share = left.div_f64(to_try as f64);
+        match TcpStream::connect_timeout(address, share) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failed = told(&error),
+        }
+    }
+    Err(failed)
+}
+
 /// In plain words.
 fn told(error: &io::Error) -> String {
     match error.kind() {
@@ -168,6 +185,14 @@ impl Wire {
             Self::Plain(stream) => stream,
             Self::Tls(stream) => &mut stream.sock,
         }
+    }
+
+    /// It is open, and nothing has come that nobody asked for: that would pass for the next answer.
+    fn is_quiet(&mut self) -> bool {
+        let stream = &self.socket_mut().stream;
+        let peeked = stream.set_nonblocking(true).and_then(|()| stream.peek(&mut [0]));
+        let is_empty = peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        is_empty && stream.set_nonblocking(false).is_ok()
     }
 }
 

@@ -131,11 +131,11 @@ pub(super) fn state(fields: &Fields) -> String {
     let mut state = String::new();
     for value in fields.all("tracestate") {
         let is_text = value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
-        if !is_text || state.len() + value.len() >= MAX_STATE {
-            return String::new();
-        }
         if !state.is_empty() {
             state.push(',');
+        }
+        if !is_text || state.len() + value.len() > MAX_STATE {
+            return String::new();
         }
         state.extend(value.iter().copied().map(char::from));
     }

@@ -164,10 +164,14 @@ impl SpanSender {
         let give_up = self.clock.now().saturating_add(nanos(GIVE_UP));
         loop {
             let now = self.clock.now();
-            if self.until.is_none() && now < self.not_before {
-                // It was asked for, or a batch before this one has waited as long.
-                self.rest(Duration::from_nanos(self.not_before - now));
-                continue;
+            if self.until.is_none() {
+                // It was asked for, or a batch before this one has waited as long. Where nothing is left of that, this still sees
+                // whether it is to stop.
+                let left = self.not_before.saturating_sub(now);
+                self.rest(Duration::from_nanos(left));
+                if left > 0 {
+                    continue;
+                }
             }
             let deadline = now.saturating_add(nanos(POST_TIME)).min(self.until.unwrap_or(Nanos::MAX));
             if now >= deadline {
@@ -211,13 +215,11 @@ impl SpanSender {
         }
     }
 
-    /// Nothing is sent for as long as the collector asks for, or for a pause that doubles: between half of it and all of it, so
-    /// that many instances do not come back at once.
+    /// Nothing is sent for a pause that doubles: between half of it and all of it, so that many instances do not come back at
+    /// once. Nor for as long as the collector asks for, where that is longer: what asks for no pause at all gets one, too.
     fn put_off(&mut self, asked: Option<Duration>) {
-        let pause = match asked {
-            Some(asked) => asked.min(MAX_RETRY_AFTER),
-            None => self.pause.mul_f64(0.5 + fastrand::f64() / 2.0),
-        };
+        let own = self.pause.mul_f64(0.5 + fastrand::f64() / 2.0);
+        let pause = asked.map_or(own, |asked| asked.min(MAX_RETRY_AFTER).max(own));
         self.not_before = self.clock.now().saturating_add(nanos(pause));
         self.pause = (self.pause * 2).min(LAST_PAUSE);
     }

@@ -1,11 +1,12 @@
 //! The thread and its collector, over real sockets.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::thread;
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 use super::*;
 use crate::config;
@@ -69,6 +70,13 @@ fn read(stream: &mut TcpStream) -> Option<(String, Value)> {
     let mut body = vec![0; length.parse().unwrap()];
     stream.read_exact(&mut body).ok()?;
     Some((head, serde_json::from_slice(&body).expect("JSON")))
+}
+
+/// A port on which nothing listens, and which nothing else gets as long as this is held.
+fn bound() -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket
 }
 
 struct Traced {
@@ -181,20 +189,75 @@ fn what_the_collector_says_decides() {
 
 #[test]
 fn a_kept_connection_that_was_closed_costs_no_try() {
-    let collector = Scripted::new(&[OK, ""]);
-    let traced = trace_to(&collector.endpoint);
-    for spans in 1..=2 {
-        traced.request();
-        assert_eq!(traced.settled(spans), (spans, none()));
+    for closes in ["", "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"] {
+        let collector = Scripted::new(&[OK, closes]);
+        let traced = trace_to(&collector.endpoint);
+        for spans in 1..=2 {
+            traced.request();
+            assert_eq!(traced.settled(spans), (spans, none()), "{closes:?}");
+        }
+        let connections: Vec<_> = collector.requests.try_iter().map(|(connection, ..)| connection).collect();
+        assert_eq!(connections, [0, 0, 1], "{closes:?}");
     }
-    let connections: Vec<_> = collector.requests.try_iter().map(|(connection, ..)| connection).collect();
-    assert_eq!(connections, [0, 0, 1]);
+}
+
+#[test]
+fn what_comes_unasked_is_no_answer() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let traced = trace_to(&format!("http://{}", listener.local_addr().unwrap()));
+    traced.request();
+    let (mut first, _) = listener.accept().unwrap();
+    read(&mut first).expect("a request");
+    first.write_all(OK.as_bytes()).unwrap();
+    assert_eq!(traced.settled(1), (1, none()));
+    first.write_all(b"HTTP/1.1 400 Idle\r\nContent-Length: 0\r\n\r\n").unwrap();
+    traced.request();
+    // The next batch comes on another connection.
+    assert!(read(&mut first).is_none());
+    let (mut second, _) = listener.accept().unwrap();
+    read(&mut second).expect("a request");
+    second.write_all(OK.as_bytes()).unwrap();
+    assert_eq!(traced.settled(2), (2, none()));
+}
+
+#[test]
+fn a_collector_that_asks_for_no_pause_gets_few_posts_and_holds_up_no_stop() {
+    let again = "HTTP/1.1 503 Busy\r\nRetry-After: 0\r\nContent-Length: 0\r\n\r\n";
+    let collector = Scripted::new(&[again; 100]);
+    let traced = trace_to(&collector.endpoint);
+    traced.request();
+    let since = traced.tracer.clock.now();
+    // Pauses of 0.5 s to 1 s and of 1 s to 2 s lie between them.
+    (0..3).for_each(|_| drop(collector.next()));
+    let took = traced.tracer.clock.now() - since;
+    assert!(took >= nanos(Duration::from_millis(1_500)), "three posts within {took} ns");
+    traced.tracer.stop(PATIENCE);
+    traced.tracer.wait(PATIENCE);
+    assert_eq!(traced.counts(), (0, of("stopped", 1)));
+}
+
+#[test]
+fn an_address_that_does_not_answer_leaves_time_for_the_next() {
+    // Once its queue is full, the system drops what else wants to connect.
+    let full = bound();
+    full.listen(0).unwrap();
+    let swallows = full.local_addr().unwrap().as_socket().unwrap();
+    let brief = Duration::from_millis(200);
+    let waiting: Vec<_> = std::iter::from_fn(|| TcpStream::connect_timeout(&swallows, brief).ok()).collect();
+    assert!(!waiting.is_empty());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let answers = listener.local_addr().unwrap();
+    let clock = Clock::real();
+    let deadline = clock.now() + nanos(Duration::from_secs(4));
+    let stream = collector::connect_to_one(&[swallows, answers], deadline, &clock).unwrap();
+    assert_eq!(stream.peer_addr().unwrap(), answers);
 }
 
 #[test]
 fn a_collector_that_hangs_or_is_away_holds_up_no_stop() {
     let hangs = Scripted::new(&["…"]);
-    let away = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let unused = bound();
+    let away = unused.local_addr().unwrap().as_socket().unwrap();
     for endpoint in [hangs.endpoint.clone(), format!("http://{away}")] {
         let traced = trace_to(&endpoint);
         traced.request();
@@ -208,6 +271,21 @@ fn a_collector_that_hangs_or_is_away_holds_up_no_stop() {
         traced.request();
         assert_eq!(traced.counts(), (0, of("stopped", 2)), "{endpoint}");
     }
+}
+
+#[test]
+fn a_post_under_way_holds_up_no_stop() {
+    let hangs = Scripted::new(&["…"]);
+    let traced = trace_to(&hangs.endpoint);
+    traced.request();
+    hangs.next();
+    let since = traced.tracer.clock.now();
+    let brief = Duration::from_millis(200);
+    traced.tracer.stop(brief);
+    traced.tracer.wait(brief);
+    let took = traced.tracer.clock.now() - since;
+    // Without a bound it would be what is left of a try's 10 s.
+    assert!(took < nanos(PATIENCE) / 4, "{took} ns");
 }
 
 #[test]
@@ -261,6 +339,9 @@ fn attempts_of_one_request_are_bounded() {
 #[test]
 fn a_tracestate_goes_whole_or_not_at_all() {
     let long = "a=".to_owned() + &"x".repeat(600);
+    let (most, too_long) = ("a=".to_owned() + &"x".repeat(510), "a=".to_owned() + &"x".repeat(511));
+    let (rest, too_much) = (&most[..508], &most[..509]);
+    let both = format!("a=1,{rest}");
     for (values, expected) in [
         (&[][..], ""),
         (&["a=1"], "a=1"),
@@ -268,6 +349,10 @@ fn a_tracestate_goes_whole_or_not_at_all() {
         (&["a=é"], ""),
         (&[&long], ""),
         (&["a=1", &long], ""),
+        (&[&most], &*most),
+        (&[&too_long], ""),
+        (&["a=1", rest], &*both),
+        (&["a=1", too_much], ""),
     ] {
         let mut fields = Fields::new();
         values.iter().for_each(|value| fields.push("tracestate", value.as_bytes()));
