@@ -191,6 +191,8 @@ fn who_has_spent_its_time_in_line_gets_nobody_ejected(engine: Engine) {
     }
     let balancer = setup
         .set("upstream.request_timeout", json!("3s"))
+        // Both of one client: the second would be refused after a second.
+        .set("balancing.queue_target", Value::Null)
         .set("outlier", json!({ "consecutive": 1, "base_time": "1m" }))
         .set("admin.listen", json!("127.0.0.1:0"))
         .start();
