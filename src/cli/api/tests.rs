@@ -64,8 +64,8 @@ fn a_balancer_is_found_by_option_then_variable_then_configuration() {
     let file = folder.path().join("config.json");
     let backends = r#""backends": [{"name": "a", "url": "http://127.0.0.1:9001"}]"#;
     let rows = [
-        (r#""listen": "0.0.0.0:81""#, Some("http://127.0.0.1:81")),
-        (r#""listen": "[::]:81""#, Some("http://[::1]:81")),
+        (r#""listen": "0.0.0.0:81", "admin": {"token": "sixteen-letters-x"}"#, Some("http://127.0.0.1:81")),
+        (r#""listen": "[::]:81", "admin": {"token": "sixteen-letters-x"}"#, Some("http://[::1]:81")),
         (r#""listen": "127.0.0.1:81", "admin": {"listen": "10.0.0.1:82"}"#, Some("http://10.0.0.1:82")),
         (r#""listen": "127.0.0.1:0""#, None),
         (r#""listen": "127.0.0.1:81", "admin": {"listen": "127.0.0.1:0"}"#, None),

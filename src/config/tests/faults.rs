@@ -280,8 +280,10 @@ fn a_backend_that_is_our_own_listener_is_a_fault() {
         ("0.0.0.0:8080", "http://web:8080", false),
         ("127.0.0.1:0", "http://127.0.0.1:80", false),
     ] {
-        let text =
-            format!("{{\"listen\": \"{listen}\",\n\"backends\": [{{\"name\": \"a\", \"url\": \"{url}\"}}]}}");
+        // With a token, which the portable engine wants at an address that is every one.
+        let text = format!(
+            "{{\"listen\": \"{listen}\", \"admin\": {{\"token\": \"sixteen-letters-x\"}},\n\"backends\": [{{\"name\": \"a\", \"url\": \"{url}\"}}]}}"
+        );
         let found = load_with(&text, &[]).map(|_| ()).err();
         let expected = own.then(|| {
             format!(

@@ -141,7 +141,7 @@ fn the_schema_takes_what_is_allowed() {
     const ROWS: &[&str] = &[
         r#""listen": "localhost:0""#,
         r#""pools": {"a": {"backends": ["srv://_http._tcp.a-b.example.", {"name": "b", "url": "SRV://_x._Y.z/"}]}}"#,
-        r#""listen": ["[::]:65535", "[fe80::1%2]:080", "1.2.3.4:00080"]"#,
+        r#""listen": ["[::]:65535", "[fe80::1%2]:080", "1.2.3.4:00080"], "admin": {"token": "sixteen-letters-x"}"#,
         r#""admin": {"allow": ["::ffff:10.0.0.0/104", "10.0.0.1", "fc00::/7", "127.0.0.1/32"], "insecure": true}"#,
         r#""admin": {"hosts": ["a", "A_b.c-d.example.", "10.0.0.1"]}"#,
         r#""admin": {"listen": "[::1]:9"}"#,
