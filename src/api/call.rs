@@ -3,9 +3,8 @@
 use serde::Serialize;
 
 use super::auth::Caller;
-use super::faults::pointer;
 use super::input;
-use crate::declare::{Section, Spec};
+use crate::declare::{Section, Spec, pointer};
 use crate::error::Reject;
 use crate::proxy::exchange::{Answer, AnswerBody, BlockingRequest};
 use balancer_http::message::Reason;

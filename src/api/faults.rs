@@ -20,8 +20,3 @@ pub(super) fn check(faults: Vec<Fault>) -> Result<(), Reject> {
         faults.into_iter().map(|fault| FieldFault { pointer: fault.path, detail: fault.text }).collect();
     Err(reject)
 }
-
-/// The JSON pointer of a top-level member (RFC 6901 §3).
-pub(super) fn pointer(name: &str) -> String {
-    format!("/{}", name.replace('~', "~0").replace('/', "~1"))
-}

@@ -5,14 +5,14 @@ use std::fmt::Display;
 
 use percent_encoding::percent_decode_str;
 
-use crate::declare::{FaultOrigin, Member, Node, ReaderRules, Report, Section, Value};
+use crate::declare::{FaultOrigin, Member, Node, ReaderRules, Report, Section, Value, pointer};
 use crate::error::Reject;
 use crate::proxy::exchange::{BlockingRequest, BodyFault};
 use balancer_http::framing::host::percent_encoding_is_whole;
 use balancer_http::message::BodyLength;
 use balancer_http::message::Reason;
 
-use super::faults::{self, MAX_FAULTS, pointer};
+use super::faults::{self, MAX_FAULTS};
 
 /// The longest body of an API call, unless the call says otherwise.
 pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;

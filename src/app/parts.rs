@@ -17,6 +17,7 @@ use super::source::ConfigSource;
 use super::tracing::Tracing;
 use crate::api::{AdminApi, ControlCommand, LeavingBackend, ReloadError, Reloaded};
 use crate::config::{self, Config, Faults, PoolConfig};
+use crate::declare;
 use crate::engine::RunningEngine;
 use crate::error::FieldFault;
 use crate::log::errors;
@@ -302,11 +303,9 @@ fn told(faults: &Faults) -> Vec<FieldFault> {
 
 /// `backends[0].url` → `/backends/0/url` (RFC 6901). Only unknown keys can have characters that need escapes.
 fn pointer(path: &str) -> String {
-    path.split(['.', '[']).filter(|part| !part.is_empty()).fold(String::new(), |mut all, part| {
+    path.split(['.', '[']).filter(|part| !part.is_empty()).fold(String::new(), |all, part| {
         let part = part.strip_suffix(']').unwrap_or(part);
-        all.push('/');
-        all.push_str(&part.replace('~', "~0").replace('/', "~1"));
-        all
+        all + &declare::pointer(part)
     })
 }
 

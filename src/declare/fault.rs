@@ -27,6 +27,11 @@ pub struct Fault {
     pub text: String,
 }
 
+/// A name as a part of a JSON pointer, with its slash; alone, the pointer of a top-level member (RFC 6901 §3).
+pub fn pointer(name: &str) -> String {
+    format!("/{}", name.replace('~', "~0").replace('/', "~1"))
+}
+
 /// The known word that is nearest to a mistyped one. Up to one slip is allowed, and one more for each four letters of
 /// the shorter word.
 fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

@@ -14,7 +14,7 @@ mod tree;
 mod values;
 
 pub use duration::parse_duration;
-pub use fault::{Fault, FaultOrigin, Parsed, did_you_mean};
+pub use fault::{Fault, FaultOrigin, Parsed, did_you_mean, pointer};
 pub use report::{ReaderRules, Report, tell_places};
 pub use schema::{More, between, duration_pattern, object, property, schema_of, schema_of_value};
 pub use section::Section;

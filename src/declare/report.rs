@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::fault::{Fault, FaultOrigin};
+use super::fault::{Fault, FaultOrigin, pointer};
 use super::spec::{Key, OPTIONAL, Shape, Spec};
 use super::tree::{self, Node, Value};
 
@@ -68,7 +68,7 @@ impl Report {
     /// The path of a member, or of an element of a list, below another one.
     pub(super) fn below(&self, path: &str, name: &str) -> String {
         match self.rules.is_call {
-            true => format!("{path}/{}", name.replace('~', "~0").replace('/', "~1")),
+            true => format!("{path}{}", pointer(name)),
             false if path.is_empty() => name.to_owned(),
             false => format!("{path}.{name}"),
         }

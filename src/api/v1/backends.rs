@@ -16,14 +16,14 @@ pub(in crate::api) use schemas::{CAUSE, health_schema, state_schema};
 use super::{patterns, refused};
 use crate::api::AdminApi;
 use crate::api::call::{as_json, no_content};
-use crate::api::faults::{self, pointer};
+use crate::api::faults;
 use crate::api::input;
 use crate::api::route::{
     self, AnswerDoc, ApiCall, Argument, Operation, Parameter, Resource, Route, bare, refusal, shows,
 };
 use crate::config;
 use crate::declare::{
-    Fault, FaultOrigin, Form, OPTIONAL, Section, Shape, Spec, owned, parse_duration, whole,
+    Fault, FaultOrigin, Form, OPTIONAL, Section, Shape, Spec, owned, parse_duration, pointer, whole,
 };
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
