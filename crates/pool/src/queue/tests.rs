@@ -187,6 +187,7 @@ fn what_eight_cannot_use_is_tried_by_others_later() {
             while let Some(at) = places.iter().position(may_try) {
                 assert!(places[at].sleep(true, 100));
                 tried.push(at);
+                assert!(tried.len() <= 20, "{order:?}");
             }
             assert_eq!(tried.len(), (8 * event).min(20), "{order:?}");
             // A request that joins and leaves makes the line offer the place again.

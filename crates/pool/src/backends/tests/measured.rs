@@ -113,21 +113,24 @@ fn a_try_in_vain_wakes_nobody() {
     assert_eq!(waits.standing(), LineStanding::Trying);
 }
 
-/// Keeps the backend full for that many seconds, and answers each request after 20 ms. Returns the time at the end.
-fn quick(pool: &Backends, from: Nanos, seconds: u64) -> Nanos {
-    let (mut now, until) = (from, from + seconds * 1_000 * MS);
-    let mut ticked = now;
-    while now < until {
-        let mut leases: Vec<Lease> = std::iter::from_fn(|| at(pool, now)).collect();
+/// Keeps the backend full for half a second, and answers each request after 20 ms. Returns the time at the end.
+fn quick_half(pool: &Backends, from: Nanos) -> Nanos {
+    let mut now = from;
+    while now < from + 500 * MS {
+        let mut leases: Vec<Lease> = std::iter::from_fn(|| at(pool, now)).take(65).collect();
         now += 20 * MS;
         leases.iter_mut().for_each(|lease| lease.answered(now));
-        drop(leases);
-        if now - ticked >= 500 * MS {
-            ticked = now;
-            pool.measure(now);
-        }
     }
     now
+}
+
+/// The same for that many seconds, and lets the bound move.
+fn quick(pool: &Backends, from: Nanos, seconds: u64) -> Nanos {
+    (0..2 * seconds).fold(from, |now, _| {
+        let now = quick_half(pool, now);
+        pool.measure(now);
+        now
+    })
 }
 
 #[test]
@@ -143,6 +146,20 @@ fn a_bound_moves_with_what_is_measured_and_says_why() {
     quick(&pool, now, 30);
     let found: Vec<u64> = ProbeVerdict::ALL.map(|verdict| group.probes(verdict)).to_vec();
     assert!(found.iter().sum::<u64>() > 0, "{found:?}");
+}
+
+#[test]
+fn a_look_says_whether_the_bound_has_moved() {
+    let (pool, group) = one(&settings(4));
+    let (mut now, mut seen) = (NOW, [false; 2]);
+    for _ in 0..60 {
+        now = quick_half(&pool, now);
+        let before = group.max_in_flight();
+        let moved = group.bound.tick(now);
+        assert_eq!(moved, group.max_in_flight() != before);
+        seen[usize::from(moved)] = true;
+    }
+    assert_eq!(seen, [true; 2]);
 }
 
 #[test]

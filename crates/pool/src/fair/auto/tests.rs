@@ -37,7 +37,7 @@ impl Backend {
     fn run(&mut self, seconds: Nanos) -> Vec<ProbeVerdict> {
         let (until, mut found) = (self.now + seconds * SECOND, Vec::new());
         while self.now < until {
-            while self.limit.in_flight() < self.limit.limit().min(self.load) {
+            for _ in self.limit.in_flight()..self.limit.limit().min(self.load) {
                 self.attempts.push_back(self.limit.began(self.now));
             }
             // Requests end one after the other, at even distances.
@@ -53,6 +53,13 @@ impl Backend {
             }
         }
         found
+    }
+
+    fn run_until_a_trial(&mut self) {
+        while self.limit.trial.is_none() {
+            self.run(1);
+            assert!(self.now < 600 * SECOND, "no trial");
+        }
     }
 }
 
@@ -179,10 +186,7 @@ fn the_least_that_is_allowed_is_kept_and_a_trial_that_cannot_be_says_busy() {
 #[test]
 fn a_trial_says_nothing_when_the_load_goes_away() {
     let mut backend = Backend::new(BOUNDS, 8.0, 20 * MS);
-    // Runs until a trial is under way.
-    while backend.limit.trial.is_none() {
-        backend.run(1);
-    }
+    backend.run_until_a_trial();
     let before = backend.limit.trial.as_ref().expect("just seen").limit as u32;
     assert!(backend.limit.bound() < before);
     backend.load = 1;
@@ -234,10 +238,7 @@ fn other_bounds_end_a_trial_and_hold_at_once() {
         (AutoBounds { start: 200, min: 200, max: 1000 }, 200..=1000),
     ] {
         let mut backend = Backend::new(BOUNDS, 8.0, 20 * MS);
-        while backend.limit.trial.is_none() {
-            backend.run(1);
-            assert!(backend.now < 600 * SECOND, "no trial");
-        }
+        backend.run_until_a_trial();
         backend.limit.set_bounds(bounds);
         for _ in 0..60 {
             assert!(holds.contains(&backend.limit.bound()), "{bounds:?}: {}", backend.limit.bound());

@@ -11,7 +11,7 @@ fn ten_thousand_made_up_clients_leave_nothing_behind() {
     for round in 0..3 {
         for client in 0..10_000 {
             let _ = line.join(&joining(who(client + 10_000 * round), now), now);
-            while line.refused().is_some() {}
+            assert!(std::iter::from_fn(|| line.refused()).take(1_000).count() < 1_000);
             if client % 3 == 0 {
                 served(&mut line, 1, Some(MS), &mut now);
             }
@@ -53,7 +53,7 @@ fn the_smallest_debts_are_forgotten_first() {
     for client in 0..MAX_DEBTORS as u64 + 10 {
         join(&mut line, client, now);
     }
-    let turns: Vec<_> = std::iter::from_fn(|| line.next(now)).collect();
+    let turns: Vec<_> = std::iter::from_fn(|| line.next(now)).take(2 * MAX_DEBTORS).collect();
     for turn in turns {
         now += MS;
         line.end(turn.ticket.who, Some(MS), now);

@@ -202,6 +202,7 @@ fn each_request_of_a_long_line_tries_a_place_once() {
     let (mut last, mut tried) = (line.next(S).expect("somebody waits"), Vec::new());
     loop {
         tried.push(last.ticket);
+        assert!(tried.len() <= tickets.len(), "somebody tries again and again");
         let next = line.pass(last, S).or_else(|| line.pass_on(&last, S));
         let Some(next) = next else { break };
         last = next;
@@ -234,6 +235,7 @@ fn who_comes_in_front_of_one_that_tries_has_its_try() {
     let mut turn = line.pass(second, 4 * S);
     while let Some(now) = turn {
         tried.push(now.ticket);
+        assert!(tried.len() < 10, "{tried:?}");
         turn = line.pass(now, 4 * S);
     }
     assert!(tried.contains(&between), "{tried:?}");
@@ -251,6 +253,7 @@ fn at_most_eight_try_one_place() {
     let (mut turn, mut tries) = (line.next(S), Vec::new());
     while let Some(now) = turn {
         tries.push(now.ticket.who.client);
+        assert!(tries.len() < 20, "{tries:?}");
         turn = line.pass(now, S);
     }
     assert_eq!(tries, (0..8).collect::<Vec<_>>());
