@@ -15,7 +15,7 @@ use balancer::config;
 use balancer::metrics::Metrics;
 use balancer::otel::encode::encode;
 use balancer::otel::span::{AskedFor, AttemptSpan, RequestSpans};
-use balancer::otel::{RequestTrace, Tracer};
+use balancer::otel::{RequestTrace, Tracer, TracerThreads};
 use balancer_http::fields::Fields;
 use balancer_http::trace::TraceParent;
 use balancer_pool::backend::BackendEntry;
@@ -78,7 +78,8 @@ fn otel(c: &mut Criterion) {
     let text = format!(r#"{{"backends": ["http://127.0.0.1:9"], "otel": {{"endpoint": "{}"}}}}"#, sink());
     let config = config::from_text(&text, Path::new("/")).expect("a configuration").otel.expect("given");
     let (metrics, clock, endpoint) = (Metrics::new(), Clock::real(), endpoint());
-    let tracer = Tracer::start(&config, "i", &metrics, &Arc::default(), &clock).expect("a thread");
+    let tracer = Tracer::start(&config, "i", &TracerThreads::default(), (&metrics, &Arc::default()), &clock)
+        .expect("a thread");
     let (mut sampled, mut not) = (Fields::new(), Fields::new());
     let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0";
     sampled.push("traceparent", format!("{parent}1").as_bytes());

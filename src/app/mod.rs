@@ -35,6 +35,7 @@ use crate::config::{self, Config};
 use crate::engine::{Drained, EngineStart, RunningEngine, Sockets, portable};
 use crate::log::access::AccessLogWriter;
 use crate::log::errors;
+use crate::otel::TracerThreads;
 use crate::store::levels::Levels;
 
 use listen::Bound;
@@ -119,6 +120,7 @@ struct App {
     levels: Levels,
     /// `None`: this instance counts alone.
     carrier: Option<Carrier>,
+    tracers: TracerThreads,
     _ticker: Ticker,
 }
 
@@ -155,6 +157,7 @@ impl App {
         });
         let private = private.transpose().map_err(failed("the admin listener can't be started"))?;
         let notify = Arc::new(Notify::to(source.variable("NOTIFY_SOCKET")));
+        let tracers = shared.tracing.threads.clone();
         Parts {
             own_addresses,
             source,
@@ -182,6 +185,7 @@ impl App {
             notify,
             levels,
             carrier,
+            tracers,
             _ticker: ticker,
         })
     }
@@ -229,8 +233,7 @@ impl App {
             private.drain(LOG_FLUSH);
         }
         // The last requests have ended; what is left of them is sent while everything else stops.
-        let tracer = self.health.policy.load().tracer.clone();
-        if let Some(tracer) = &tracer {
+        if let Some(tracer) = &self.health.policy.load().tracer {
             tracer.stop(SPANS_FLUSH);
         }
         if let Some(carrier) = self.carrier {
@@ -239,9 +242,7 @@ impl App {
         self.levels.stop();
         self.health.limits.stop();
         self.access_log.stop(LOG_FLUSH);
-        if let Some(tracer) = &tracer {
-            tracer.wait(SPANS_FLUSH);
-        }
+        self.tracers.wait(SPANS_FLUSH);
         match drained {
             Drained { streams: 0, tunnels: 0, requests: 0 } => {
                 log::info!("every request was answered");

@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::log::repeats::LogLimit;
 use crate::metrics::Metrics;
-use crate::otel::Tracer;
+use crate::otel::{Tracer, TracerThreads};
 
 /// How long the last spans may take when the process ends; meanwhile everything else ends, too.
 pub(super) const SPANS_FLUSH: Duration = Duration::from_secs(2);
@@ -23,6 +23,8 @@ pub(super) struct Tracing {
     clock: Clock,
     /// `None`: nothing is recorded.
     pub tracer: Option<Arc<Tracer>>,
+    /// Those of tracers that were in force before, too.
+    pub threads: TracerThreads,
 }
 
 impl Tracing {
@@ -34,7 +36,8 @@ impl Tracing {
         clock: &Clock,
     ) -> Result<Self, StartFailure> {
         let (metrics, log_limit) = (Arc::clone(metrics), Arc::clone(log_limit));
-        let mut tracing = Self { instance, metrics, log_limit, clock: clock.clone(), tracer: None };
+        let (clock, threads) = (clock.clone(), TracerThreads::default());
+        let mut tracing = Self { instance, metrics, log_limit, clock, tracer: None, threads };
         tracing.follow(config).map_err(failed("a thread can't be started"))?;
         Ok(tracing)
     }
@@ -44,8 +47,8 @@ impl Tracing {
     /// # Errors
     /// A thread can't be started: the one before goes on.
     pub fn follow(&mut self, config: &Config) -> io::Result<()> {
-        let Self { instance, metrics, log_limit, clock, .. } = self;
-        let start = |otel| Tracer::start(otel, instance, metrics, log_limit, clock);
+        let Self { instance, metrics, log_limit, clock, threads, .. } = self;
+        let start = |otel| Tracer::start(otel, instance, threads, (metrics, log_limit), clock);
         self.tracer = config.otel.as_ref().map(start).transpose()?;
         Ok(())
     }

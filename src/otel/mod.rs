@@ -20,7 +20,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, after, bounded, select};
+use parking_lot::Mutex;
 
 use crate::clock::Clock;
 use crate::config::OtelConfig;
@@ -45,22 +46,45 @@ pub struct Tracer {
     queue: Sender<Box<RequestSpans>>,
     /// Until when the rest may be sent.
     stop: Sender<Nanos>,
-    /// Ends when the thread has.
-    ended: Receiver<Infallible>,
     metrics: Arc<Metrics>,
     clock: Clock,
 }
 
+/// The threads of all tracers there were: one that was replaced may still send what it has.
+#[derive(Clone, Default)]
+pub struct TracerThreads(Arc<Mutex<Vec<Receiver<Infallible>>>>);
+
+impl TracerThreads {
+    /// `ended` ends when the thread has.
+    fn add(&self, ended: Receiver<Infallible>) {
+        let mut threads = self.0.lock();
+        threads.retain(|ended| ended.try_recv() == Err(TryRecvError::Empty));
+        threads.push(ended);
+    }
+
+    /// Waits until all of them have ended, at most so long.
+    pub fn wait(&self, most: Duration) {
+        let over = after(most);
+        for ended in std::mem::take(&mut *self.0.lock()) {
+            select! {
+                recv(ended) -> _ => {},
+                recv(over) -> _ => return,
+            }
+        }
+    }
+}
+
 impl Tracer {
-    /// Starts the thread, which ends when this is dropped and all has been sent that can be. `instance`: this process's own id.
+    /// Starts the thread, which ends when this is dropped and all has been sent that can be, and adds it to `threads`. `instance`:
+    /// this process's own id.
     ///
     /// # Errors
     /// The thread can't be had.
     pub fn start(
         config: &OtelConfig,
         instance: &str,
-        metrics: &Arc<Metrics>,
-        log_limit: &Arc<LogLimit>,
+        threads: &TracerThreads,
+        (metrics, log_limit): (&Arc<Metrics>, &Arc<LogLimit>),
         clock: &Clock,
     ) -> io::Result<Arc<Self>> {
         let ((queue, queued), (stop, stopped), (running, ended)) =
@@ -77,7 +101,8 @@ impl Tracer {
             sender.run();
             drop(running);
         })?;
-        Ok(Arc::new(Self { queue, stop, ended, metrics: Arc::clone(metrics), clock: clock.clone() }))
+        threads.add(ended);
+        Ok(Arc::new(Self { queue, stop, metrics: Arc::clone(metrics), clock: clock.clone() }))
     }
 
     /// Records into a queue of that many requests which a test reads.
@@ -89,7 +114,7 @@ impl Tracer {
     ) -> (Arc<Self>, Receiver<Box<RequestSpans>>) {
         let (queue, queued) = bounded(places);
         let (metrics, clock) = (Arc::clone(metrics), clock.clone());
-        (Arc::new(Self { queue, stop: bounded(1).0, ended: bounded(0).1, metrics, clock }), queued)
+        (Arc::new(Self { queue, stop: bounded(1).0, metrics, clock }), queued)
     }
 
     /// Begins to record a request whose head was complete then; `None`: its parent says that it is not recorded.
@@ -111,12 +136,6 @@ impl Tracer {
     pub fn stop(&self, within: Duration) {
         // Full: it was told before.
         let _ = self.stop.try_send(self.clock.now().saturating_add(nanos(within)));
-    }
-
-    /// Waits until the thread has ended, at most so long.
-    pub fn wait(&self, most: Duration) {
-        // It is either over or too slow.
-        let _ = self.ended.recv_timeout(most);
     }
 
     /// Queues what is known of a request that has ended. Never waits.

@@ -14,6 +14,7 @@ pub fn bounded(value: &[u8]) -> String {
     while text.len() > MAX_VALUE {
         text.pop();
     }
+    text.shrink_to_fit();
     text
 }
 

@@ -1,11 +1,13 @@
 //! Spans of requests, as a collector of ours gets them.
 
-use std::time::Instant;
+use std::io::Write;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::backend::{Seen, refusing};
+use crate::support::backend::{OK, Seen, Then, refusing};
 use crate::support::engine::each_engine;
 use crate::support::secure::{Papers, SecureBackend};
 use crate::support::{Backend, Balancer, Engine, Setup, request, until};
@@ -17,6 +19,7 @@ each_engine! {
     the_rest_is_sent_at_the_end,
     a_collector_that_fails_holds_up_neither_a_request_nor_the_end,
     a_reload_names_another_collector,
+    a_replaced_collector_gets_the_rest_at_the_end,
 }
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -242,6 +245,25 @@ fn a_reload_names_another_collector(engine: Engine) {
     balancer.proc.signal(Signal::TERM);
     assert_eq!(balancer.proc.wait().code(), Some(0));
     assert_eq!((wait_for(&one, 2, 1).len(), wait_for(&other, 2, 1).len()), (1, 1));
+}
+
+/// It is still busy with the batch before when the process is to end.
+fn a_replaced_collector_gets_the_rest_at_the_end(engine: Engine) {
+    let slow = Backend::scripted(|_, stream| {
+        thread::sleep(Duration::from_millis(500));
+        stream.write_all(OK).map_or(Then::Close, |()| Then::Keep)
+    });
+    let backend = Backend::named("a");
+    let setup = traced(engine, &slow).backend(backend.address());
+    let mut balancer = setup.start();
+    balancer.get("/first").expect(200);
+    until("a post is under way", || (!slow.seen().is_empty()).then_some(()));
+    balancer.get("/last").expect(200);
+    setup.set("otel", Value::Null).write();
+    balancer.api("POST", "/-/v1/reload", &Value::Null).expect(200);
+    balancer.proc.signal(Signal::TERM);
+    assert_eq!(balancer.proc.wait().code(), Some(0));
+    assert_eq!(said(&wait_for(&slow, 2, 2)[1], "url.path"), "/last");
 }
 
 /// Known by the system's roots, of which there is one of ours here.
