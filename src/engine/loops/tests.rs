@@ -185,11 +185,12 @@ impl Door {
         ends: Ends,
         script: impl Fn(NewRequest<'_>) -> Step + Send + Sync + 'static,
     ) -> Self {
-        Self::speaking(None, config, ends, script)
+        Self::by(&Clock::real(), None, config, ends, script)
     }
 
-    /// The same, with TLS if there is something to speak it with.
-    fn speaking(
+    /// The same by that clock, and with TLS if there is something to speak it with.
+    fn by(
+        clock: &Clock,
         front: Option<Arc<FrontTls>>,
         config: &Frontend,
         ends: Ends,
@@ -209,7 +210,7 @@ impl Door {
         };
         let (plain, tls) = if front.is_some() { (vec![], vec![listener]) } else { (vec![listener], vec![]) };
         let listeners = Sockets { plain, tls };
-        let running = start(listeners, &engine, Arc::clone(&service) as Arc<_>, Clock::real());
+        let running = start(listeners, &engine, Arc::clone(&service) as Arc<_>, clock.clone());
         let running = running.expect("the engine starts");
         let address = *running.addresses().iter().chain(running.tls_addresses()).next().expect("a listener");
         Self { running: Some(running), service, address }

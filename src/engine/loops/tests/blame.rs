@@ -14,7 +14,8 @@ fn a_wrong_proxy_header_in_front_of_tls_is_a_handshake_that_failed() {
     let papers = Papers::new();
     let front = FrontTls::new(&papers.front(&[papers.pair("a", &["a.test"])]), true, SystemTime::UNIX_EPOCH);
     let option = Frontend { proxy_protocol: true, ..config() };
-    let door = Door::speaking(Some(Arc::new(front.expect("certificates"))), &option, Ends::default(), lane);
+    let front = Some(Arc::new(front.expect("certificates")));
+    let door = Door::by(&Clock::real(), front, &option, Ends::default(), lane);
     // Nothing but a TLS alert can be sent before there are keys.
     let said = door.ask(b"PROXY nonsense\r\n");
     assert!(said.is_empty() || said.starts_with('\u{15}'), "{said:?}");

@@ -1,6 +1,7 @@
 //! Requests' bodies: gathered for the lane, refused, and asked for.
 
 use super::*;
+use std::net::Shutdown;
 
 const CHUNKED: &[u8] = b"3;a=b\r\nabc\r\n2\r\nde\r\n0\r\nT: r\r\n\r\n";
 
@@ -74,7 +75,7 @@ fn a_body_below_the_minimum_rate_gets_408_though_it_never_pauses() {
         }
     });
     assert!(read_head(&mut slow).starts_with("HTTP/1.1 408 "));
-    reset(slow);
+    slow.shutdown(Shutdown::Both).expect("open");
     trickle.join().expect("the writer ends");
 }
 

@@ -203,3 +203,29 @@ fn a_shorter_time_than_the_one_before_counts() {
     kept.write_all(&get("/now")).expect("sent");
     assert_eq!(read_answer(&mut kept).1, "/now");
 }
+
+/// So that a client which is still sending finds the answer, and none stays for ever.
+#[test]
+fn what_comes_after_the_last_answer_is_dropped_for_ten_seconds_and_silence_awaited_for_two() {
+    let clock = Clock::manual();
+    let door = Door::by(&clock, None, &config(), Ends::default(), lane);
+    let mut other = door.connect();
+    for (goes_on, seconds) in [(true, 10), (false, 2)] {
+        let mut refused = door.send(b"GET / HTTP/2.0\r\nHost: a\r\n\r\n");
+        refused.set_nodelay(true).expect("set");
+        assert!(read_head(&mut refused).starts_with("HTTP/1.1 505 "));
+        let closing = || door.running().shared.counts.of_kind(Kind::Closing);
+        until("it closes", || closing() == 1);
+        for second in 0..seconds {
+            assert_eq!(closing(), 1, "after {second} s");
+            if goes_on {
+                refused.write_all(b"x").expect("it is taken");
+            }
+            clock.advance(Duration::from_secs(1));
+            // When this is answered, the loop has seen the time.
+            other.write_all(&get("/now")).expect("sent");
+            assert_eq!(read_answer(&mut other).1, "/now");
+        }
+        until("it is closed", || closing() == 0);
+    }
+}

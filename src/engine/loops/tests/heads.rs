@@ -168,7 +168,7 @@ fn a_head_has_its_time_whatever_comes_and_an_idle_connection_its_own() {
         }
     });
     assert!(read_head(&mut slow).starts_with("HTTP/1.1 408 "), "bytes do not move the deadline");
-    reset(slow);
+    slow.shutdown(Shutdown::Both).expect("open");
     trickle.join().expect("the writer ends");
     assert_eq!(*door.service.refused.lock(), [408]);
 }
