@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::super::Limits;
 use super::super::v1::{BatchOp, Condition};
-use super::postgres::Postgres;
+use super::postgres::{self, Postgres};
 use super::start::by_hand;
 use super::v1::{of_plan, plan};
 use super::{Setup, find, find_key, id, limit, on_both, tester, until};
+use crate::clock::Clock;
 use crate::config::DatabaseUrl;
 use crate::store::cache::Known;
 use balancer_limiter::answer::EntryKind;
@@ -186,14 +187,17 @@ fn after_a_restart_of_the_server_changes_are_followed_again() {
 
 #[test]
 fn a_change_that_was_made_while_an_instance_could_not_listen_is_caught_up_with() {
-    let Some(server) = Postgres::start() else { return };
-    // Nothing answers at that address, so the listener never hears a word.
+    let Some(database) = postgres::Database::postgres() else { return };
+    // Nothing answers at that address, so the listener never hears a word. The watch looks by itself every `ttl`; by this clock no
+    // entry ever gets that old.
     let deaf = Setup {
         listen_url: Some("postgres://postgres@127.0.0.1:1/postgres".into()),
-        ..Setup::postgres(&server.url())
+        ttl: Duration::from_millis(100),
+        clock: Clock::manual(),
+        ..Setup::postgres(&database.url)
     };
     let there = deaf.start().unwrap();
-    let here = Setup::postgres(&server.url()).start().unwrap();
+    let here = Setup::postgres(&database.url).start().unwrap();
     assert_eq!(source(&there, "1.2.3.4"), EntryKind::Default);
     here.create(&id("1.2.3.4"), limit(1), &tester()).unwrap();
     comes_to(&there, "1.2.3.4", EntryKind::Client);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::{Limits, StartError, StoreError};
-use super::postgres::Postgres;
+use super::postgres::{self, Postgres};
 use super::{Setup, find, id, limit, tester, until};
 use crate::clock::Clock;
 use crate::config::DatabaseUrl;
@@ -93,11 +93,11 @@ const SLOW_COMMIT: &str = "
 
 #[test]
 fn a_commit_without_an_answer_has_an_unknown_outcome_and_memory_learns_the_truth() {
-    let Some(server) = Postgres::start() else { return };
-    let setup = impatient(&server.url());
+    let Some(database) = postgres::Database::postgres() else { return };
+    let setup = impatient(&database.url);
     let limits = setup.start().unwrap();
-    limits.create(&id("1.2.3.4"), limit(1), &tester()).unwrap();
-    let mut client = ::postgres::Client::connect(&server.url(), ::postgres::NoTls).unwrap();
+    until("a write is done", || limits.create(&id("1.2.3.4"), limit(1), &tester()).ok());
+    let mut client = ::postgres::Client::connect(&database.url, ::postgres::NoTls).unwrap();
     client.batch_execute(SLOW_COMMIT).unwrap();
     assert!(!limits.core.has_doubts());
     assert!(unavailable(limits.update(&id("1.2.3.4"), limit(2), &tester())), "it may still be done");
@@ -116,11 +116,11 @@ fn a_commit_without_an_answer_has_an_unknown_outcome_and_memory_learns_the_truth
 
 #[test]
 fn a_write_that_never_came_to_its_commit_was_not_done_for_certain() {
-    let Some(server) = Postgres::start() else { return };
-    let setup = Setup { timeout: Duration::from_millis(500), ..impatient(&server.url()) };
+    let Some(database) = postgres::Database::postgres() else { return };
+    let setup = Setup { timeout: Duration::from_millis(500), ..impatient(&database.url) };
     let limits = setup.start().unwrap();
     // Another writer holds the lock.
-    let mut client = ::postgres::Client::connect(&server.url(), ::postgres::NoTls).unwrap();
+    let mut client = ::postgres::Client::connect(&database.url, ::postgres::NoTls).unwrap();
     client.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(x'62616c616e636572'::bigint)").unwrap();
     let result = limits.create(&id("1.2.3.4"), limit(1), &tester());
     assert!(!unavailable(result), "the server ended the wait, and said so");
