@@ -164,7 +164,7 @@ fn what_the_collector_says_decides() {
     let partial = r#"{"partialSuccess":{"rejectedSpans":"1"}}"#;
     let partial = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{partial}", partial.len());
     let long = format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(200_000));
-    for (answer, tries, expected) in [
+    let cases = [
         (OK, 1, (1, none())),
         (&*partial, 1, (0, of("refused", 1))),
         ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nnot JSON!", 1, (1, none())),
@@ -177,10 +177,15 @@ fn what_the_collector_says_decides() {
         ("HTTP/1.1 429 Slow\r\nContent-Length: 0\r\n\r\n", 2, (1, none())),
         // It hangs up without an answer.
         ("", 2, (1, none())),
-    ] {
+    ];
+    // All at once, since each waits for its batch, and some for another try.
+    let running = cases.map(|(answer, tries, expected)| {
         let collector = Scripted::new(&[answer]);
         let traced = trace_to(&collector.endpoint);
         traced.request();
+        (answer, tries, expected, collector, traced)
+    });
+    for (answer, tries, expected, collector, traced) in running {
         assert_eq!(traced.settled(1), expected, "{answer:?}");
         let bodies: Vec<_> = collector.requests.try_iter().map(|(_, _, body)| body).collect();
         assert_eq!(bodies.len(), tries, "{answer:?}");
@@ -190,13 +195,18 @@ fn what_the_collector_says_decides() {
 
 #[test]
 fn a_kept_connection_that_was_closed_costs_no_try() {
-    for closes in ["", "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"] {
+    let closing = ["", "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"].map(|closes| {
         let collector = Scripted::new(&[OK, closes]);
         let traced = trace_to(&collector.endpoint);
-        for spans in 1..=2 {
-            traced.request();
+        (closes, collector, traced)
+    });
+    for spans in 1..=2 {
+        closing.iter().for_each(|(.., traced)| traced.request());
+        for (closes, _, traced) in &closing {
             assert_eq!(traced.settled(spans), (spans, none()), "{closes:?}");
         }
+    }
+    for (closes, collector, _) in &closing {
         let connections: Vec<_> = collector.requests.try_iter().map(|(connection, ..)| connection).collect();
         assert_eq!(connections, [0, 0, 1], "{closes:?}");
     }
