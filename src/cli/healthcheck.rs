@@ -129,6 +129,7 @@ mod tests {
             while !asked.ends_with(b"\r\n\r\n") {
                 let mut buffer = [0; 64];
                 let count = stream.read(&mut buffer).unwrap();
+                assert_ne!(count, 0, "a whole request");
                 asked.extend_from_slice(&buffer[..count]);
             }
             // Byte by byte, so that the reader has to put the line together. It may leave after the first line.
@@ -177,10 +178,28 @@ mod tests {
         });
         healthcheck(LivezPort { address, is_tls: true }, &Clock::real()).unwrap();
         assert!(server.join().unwrap().starts_with(b"GET /-/livez HTTP/1.1\r\n"));
-        let (plain, server) = serve("HTTP/1.1 400 Bad Request\r\n\r\n");
-        drop(server);
+    }
+
+    #[test]
+    fn a_tls_port_without_tls_and_one_that_never_answers_count_as_not_alive() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let plain = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 4_096]).unwrap();
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+        });
         let text = healthcheck(LivezPort { address: plain, is_tls: true }, &Clock::real()).unwrap_err();
         assert!(text.starts_with(&format!("https://{plain}/-/livez: ")), "{text}");
+        server.join().unwrap();
+        // The system connects, and nobody reads.
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, clock) = (silent.local_addr().unwrap(), Clock::real());
+        for is_tls in [false, true] {
+            let deadline = clock.now() + nanos(Duration::from_millis(100));
+            let error = ask(address, is_tls, &clock, deadline).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{is_tls}");
+        }
     }
 
     #[test]
