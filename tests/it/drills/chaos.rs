@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::setup;
 use crate::support::client::{find, head};
-use crate::support::{Backend, Balancer, Conn, Then, get, until};
+use crate::support::{Backend, Conn, Then, until};
 
 const CLIENTS: u64 = 24;
 const ROUNDS: u64 = 60;
@@ -175,12 +175,6 @@ fn client(seed: u64, to: std::net::SocketAddr) {
     }
 }
 
-fn value(balancer: &Balancer, series: &str) -> f64 {
-    let text = get(balancer.admin, "/metrics").expect(200).text();
-    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {series} in {text}")).parse().expect("a number")
-}
-
 #[test]
 fn whatever_clients_and_backends_do_nothing_of_it_stays() {
     let backends = [erratic(), erratic()];
@@ -217,16 +211,14 @@ fn whatever_clients_and_backends_do_nothing_of_it_stays() {
         "balancer_backend_in_flight{pool=\"default\",backend=\"b\"}",
         "balancer_backend_in_flight{pool=\"default\",backend=\"c\"}",
         "balancer_queue_depth{pool=\"default\"}",
+        "balancer_http_requests_in_flight",
         "balancer_loop_connections{loop=\"0\"}",
         "balancer_loop_connections{loop=\"1\"}",
     ];
     for series in nothing {
-        until(&format!("{series} is 0"), || (value(&balancer, series) == 0.0).then_some(()));
+        until(&format!("{series} is 0"), || (balancer.series(series) == 0.0).then_some(()));
     }
-    until("nothing is under way", || {
-        (value(&balancer, "balancer_http_requests_in_flight") == 0.0).then_some(())
-    });
-    assert_eq!(value(&balancer, "balancer_panics_total"), 0.0, "{}", balancer.proc.story());
+    assert_eq!(balancer.series("balancer_panics_total"), 0.0, "{}", balancer.proc.story());
     // Kept connections end by their age, and no client has another connection.
     until("every descriptor is given back", || (balancer.proc.files() <= files + 4).then_some(()));
     // There are no clients, so nothing is to be done.

@@ -248,6 +248,14 @@ impl Balancer {
         lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
     }
 
+    /// The value of one series, which has to be there.
+    #[track_caller]
+    pub fn series(&self, name: &str) -> f64 {
+        let text = request(self.admin, "GET", "/-/metrics", &[], b"").expect(200).text();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {text}"))
+    }
+
     /// Creates a limit.
     #[track_caller]
     pub fn limit(&self, client: &str, capacity: u64, rate: impl Into<Value>) {
