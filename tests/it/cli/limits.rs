@@ -118,7 +118,7 @@ fn a_plan_is_changed_for_all_its_clients(database: &Database) {
     assert!(shown.starts_with("plan\tfree\ndefault\t3/h\nat once\tat most 9\netag\t"), "{shown}");
     assert_eq!(ground.json(&["plans", "get", "free"])["name"], "free");
     let err = ground.cli(&["plans", "rm", "free"]).run().bad(1);
-    assert!(err.starts_with("409 ") && err.contains('1'), "{err}");
+    assert!(err.starts_with("409 ") && err.contains("1 limits name this plan"), "{err}");
     ground.good(&["limits", "rm", "127.0.0.1"]);
     assert_eq!(ground.good(&["plans", "rm", "free"]), "removed plan free\n");
     assert_eq!(ground.good(&["plans", "ls"]), "");

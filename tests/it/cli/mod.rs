@@ -10,10 +10,17 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::balancer::PROGRAM;
 use crate::support::{Backend, Balancer, Database, Setup, watchdog};
+
+/// Stdout of `balancer backends` with these arguments, which asks that balancer and has to end well.
+#[track_caller]
+pub fn backends(balancer: &Balancer, args: &[&str]) -> String {
+    let url = format!("http://{}", balancer.admin);
+    Cli::new(&[&["backends", "--url", &url][..], args].concat()).run().good()
+}
 
 /// A balancer with one backend, and commands that talk to it.
 struct Ground {
@@ -106,7 +113,9 @@ impl Cli {
 impl Ground {
     fn new(database: &Database) -> Self {
         let backend = Backend::named("a");
-        let balancer = Setup::auto().backend(backend.address()).store(database).start();
+        let setup = Setup::auto().backend(backend.address()).store(database);
+        // A busy machine's database may take long.
+        let balancer = setup.set("database.timeout", json!("20s")).start();
         Self { balancer, _backend: backend }
     }
 

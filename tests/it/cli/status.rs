@@ -38,7 +38,7 @@ fn one_that_is_not_well_ends_with_1_and_names_what_is_bad() {
     let balancer = Setup::auto()
         .backend(refusing())
         .backend(well.address())
-        .set("health_check", json!({ "interval": "1h" }))
+        .set("health_check", json!({ "interval": "1h", "timeout": "20s" }))
         .start();
     let (out, err, code) = status(&balancer);
     assert!(out.starts_with("1 of 2 backends up · ") && out.lines().count() == 1, "{out}");

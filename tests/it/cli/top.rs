@@ -1,14 +1,16 @@
 //! `balancer top`: once into a pipe, and live on a terminal.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 
 use super::Ground;
 use crate::support::balancer::PROGRAM;
-use crate::support::{Database, terminal, until, watchdog};
+use crate::support::{Database, PATIENCE, terminal, until, watchdog};
 
 /// A ground whose one client sent 5 requests, 3 of them refused.
 fn busy() -> Ground {
@@ -41,10 +43,20 @@ fn piped_it_prints_all_tables_once() {
     );
 }
 
+/// Waits for what is written to a terminal next.
+fn read(mut ours: &File, seen: &mut String) {
+    let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+    let ready = poll(&mut [PollFd::new(ours, PollFlags::IN)], Some(&patience));
+    assert_eq!(ready, Ok(1), "nothing more is written: {seen:?}");
+    let mut bytes = [0; 4096];
+    let count = ours.read(&mut bytes).expect("the terminal is open");
+    seen.push_str(&String::from_utf8_lossy(&bytes[..count]));
+}
+
 #[test]
 fn on_a_terminal_it_is_drawn_again_and_q_gives_the_screen_back() {
     let ground = busy();
-    let (mut ours, theirs) = terminal(60, 20);
+    let (ours, theirs) = terminal(60, 20);
     let clone = |fd: &OwnedFd| Stdio::from(fd.try_clone().expect("cloned"));
     let mut child = Command::new(PROGRAM)
         .args(["top", "--every", "1s", "--url", &ground.balancer.admin.to_string()])
@@ -56,21 +68,18 @@ fn on_a_terminal_it_is_drawn_again_and_q_gives_the_screen_back() {
         .expect("the program starts");
     watchdog::kill(child.id());
     let mut seen = String::new();
-    let mut read = |seen: &mut String| {
-        let mut bytes = [0; 4096];
-        let count = ours.read(&mut bytes).expect("the terminal is open");
-        seen.push_str(&String::from_utf8_lossy(&bytes[..count]));
-    };
-    while !(seen.contains("BUSIEST") && seen.contains("127.0.0.1  5") && seen.contains("1 of 1 backends up"))
-    {
-        read(&mut seen);
-    }
+    until("all tables are drawn", || {
+        read(&ours, &mut seen);
+        let has = |text| seen.contains(text);
+        (has("BUSIEST") && has("127.0.0.1  5") && has("1 of 1 backends up")).then_some(())
+    });
     assert!(seen.starts_with("\x1b[?1049h"), "it takes the other screen: {seen:?}");
     // A sixth request is seen without asking again.
     ground.balancer.get("/").problem(429);
-    while !seen.contains("127.0.0.1  6") {
-        read(&mut seen);
-    }
+    until("it is drawn again", || {
+        read(&ours, &mut seen);
+        seen.contains("127.0.0.1  6").then_some(())
+    });
     for drawn in seen.split("\x1b[H").skip(1) {
         let lines = drawn.trim_end_matches(['\r', '\n']).split("\r\n");
         assert!(
@@ -85,9 +94,7 @@ fn on_a_terminal_it_is_drawn_again_and_q_gives_the_screen_back() {
     // The other end is still open here, so that what was written last can be read.
     let mut rest = String::new();
     while !rest.ends_with("\x1b[?1049l") {
-        let mut bytes = [0; 4096];
-        let count = (&ours).read(&mut bytes).expect("the terminal is open");
-        rest.push_str(&String::from_utf8_lossy(&bytes[..count]));
+        read(&ours, &mut rest);
     }
     drop(theirs);
 }
