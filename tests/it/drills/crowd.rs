@@ -74,7 +74,7 @@ impl Client {
     }
 }
 
-/// See the module.
+/// Many clients, which act when [`Crowd::sweep`] is called.
 pub struct Crowd {
     /// All clients, ended or not.
     pub clients: Vec<Client>,
@@ -157,7 +157,7 @@ impl Crowd {
             }
         }
         let wait = self.next_tick.saturating_duration_since(Instant::now());
-        let timeout = Timespec { tv_sec: 0, tv_nsec: wait.subsec_nanos().into() };
+        let timeout = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() };
         if !poll(&mut fds, Some(&timeout)).is_ok_and(|ready| ready > 0) {
             return;
         }

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::json;
 
 use super::hangs::{no_loop_is_late, watched};
+use super::is_open;
 use crate::support::client::head;
 use crate::support::{Backend, Conn, aloud, installed};
 
@@ -76,6 +77,7 @@ fn a_disk_that_hangs_makes_no_loop_late() {
     let at = |name: &str| disk.folder.join(name).display().to_string();
     let balancer = watched()
         .set("database.url", json!(format!("sqlite:{}", at("balancer.db"))))
+        .set("database.timeout", json!("1m"))
         .set("log.access", json!(format!("file:{}", at("access.log"))))
         .backend(backend.address())
         .start();
@@ -86,16 +88,19 @@ fn a_disk_that_hangs_makes_no_loop_late() {
     no_loop_is_late("disk", &balancer, |round| {
         conn.get("/").expect(200);
         // A call that writes waits on a thread of its own.
-        if round % 16 == 0 && calls.len() < 8 {
+        if round % 16 == 0 && calls.len() < 24 {
+            let id = format!("127.0.4.{}", calls.len());
+            let body = json!({ "client_id": id, "capacity": 1, "rate_per_sec": 1 }).to_string();
             let mut call = Conn::open(balancer.admin);
-            call.send(head("GET", "/limits", &[], None));
+            call.send(head("POST", "/limits/create", &[], Some(body.len())));
+            call.send(body);
             calls.push(call);
         }
     });
+    assert!(calls.iter_mut().all(is_open), "the disk does not hang");
     disk.thaw();
     for call in &mut calls {
-        let status = call.read("GET").unwrap().status;
-        assert!([200, 503].contains(&status), "{status}");
+        call.read("POST").unwrap().expect(201);
     }
     balancer.limit("127.0.3.2", 6, 6);
 }

@@ -151,7 +151,7 @@ fn an_upload_that_the_backend_is_slow_to_take_goes_on_behind_its_answers_head() 
     sending.join().unwrap();
 }
 
-/// A backend that says a few interim answers, the last of which waits for a gate, and then its own.
+/// A backend that sends so many interim answers at once, and its own when the gate is open.
 fn hinting(count: usize, gate: &Gate) -> Backend {
     let gate = gate.clone();
     Backend::scripted(move |_, stream| {

@@ -1,8 +1,6 @@
 //! Everything on which the process depends hangs, one after the other, and no loop is delayed by it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -16,12 +14,15 @@ use crate::support::client::head;
 use crate::support::engine::each_engine;
 use crate::support::names::{NameServer, Says};
 use crate::support::postgres::Postgres;
-use crate::support::{Backend, Balancer, Conn, Engine, Setup, get, until};
+use crate::support::{Backend, Balancer, Conn, Engine, Setup, get, pipe, until};
 
 /// How much later than an idle thread a loop may be.
 const MORE: Duration = Duration::from_millis(50);
-/// How long each thing hangs.
+/// For how long it is looked at while something hangs.
 const TIME: Duration = Duration::from_millis(1500);
+
+/// The machine may be busy with something else: the best of so many counts.
+const TRIES: usize = 3;
 
 /// A thread that only sleeps, and how late it was woken at worst: so late the machine itself makes any thread.
 struct Idle {
@@ -62,33 +63,38 @@ fn turns(balancer: &Balancer) -> Vec<(f64, u64)> {
         .collect()
 }
 
-/// Has loops work for a while on what hangs, and on other requests beside. `work` is called again and again.
+/// Has loops work for a while on what hangs, and on other requests beside. `work` is called again and again, with the
+/// number of the call.
 pub(super) fn no_loop_is_late(what: &str, balancer: &Balancer, mut work: impl FnMut(usize)) {
     let mut others: Vec<Conn> = (0..8).map(|_| Conn::open(balancer.address)).collect();
     others.iter_mut().for_each(|conn| drop(conn.get("/-/livez").expect(200)));
-    let before = turns(balancer);
-    let idle = Idle::start();
-    let (began, mut round) = (Instant::now(), 0);
-    while began.elapsed() < TIME {
-        work(round);
-        round += 1;
-        for conn in &mut others {
-            conn.get("/-/livez").expect(200);
+    let (mut round, mut late) = (0, Vec::new());
+    for _ in 0..TRIES {
+        let (before, first) = (turns(balancer), round);
+        let idle = Idle::start();
+        let began = Instant::now();
+        // On a busy machine a few calls take all of the time.
+        while began.elapsed() < TIME || round - first <= 10 {
+            work(round);
+            round += 1;
+            for conn in &mut others {
+                conn.get("/-/livez").expect(200);
+            }
         }
+        let idle = idle.worst();
+        let after = turns(balancer);
+        let new = before.iter().zip(&after).map(|((most, before), (_, after))| (*most, after - before));
+        let new: Vec<(f64, u64)> = new.collect();
+        let all = new.last().map_or(0, |(_, count)| *count);
+        assert!(all > 100, "{what}: {all} turns");
+        // The longest turn took longer than the bound of the last bucket that does not have all turns.
+        let longer = new.iter().filter(|(_, count)| *count < all).map(|(most, _)| *most).fold(0.0, f64::max);
+        if longer <= (idle + MORE).as_secs_f64() {
+            return;
+        }
+        late.push(format!("a turn took more than {longer} s, an idle thread was late by {idle:?}"));
     }
-    let idle = idle.worst();
-    let after = turns(balancer);
-    // The longest turn took longer than the bound of the last bucket that does not have all turns.
-    let new: Vec<(f64, u64)> =
-        before.iter().zip(&after).map(|((most, before), (_, after))| (*most, after - before)).collect();
-    let all = new.last().map_or(0, |(_, count)| *count);
-    assert!(round > 10 && all > 100, "{what}: {round} rounds, {all} turns");
-    let longer = new.iter().filter(|(_, count)| *count < all).map(|(most, _)| *most).fold(0.0, f64::max);
-    let allowed = (idle + MORE).as_secs_f64();
-    assert!(
-        longer <= allowed,
-        "{what}: a turn took more than {longer} s, an idle thread was late by {idle:?}"
-    );
+    panic!("{what}: {late:#?}");
 }
 
 /// Sends a request and does not wait for its answer.
@@ -162,7 +168,7 @@ fn while_the_database_hangs_what_needs_none_is_answered(engine: Engine) {
     let balancer = Setup::on(engine)
         .store(&server.database("probes"))
         .backend(backend.address())
-        .set("database.timeout", json!("10s"))
+        .set("database.timeout", json!("1m"))
         .start();
     balancer.get("/").expect(200);
     server.pause();
@@ -199,7 +205,7 @@ fn while_the_database_hangs_what_needs_none_is_answered(engine: Engine) {
         let status = get(balancer.address, target).status;
         let took = began.elapsed();
         assert!(
-            statuses.contains(&status) && took < Duration::from_secs(1),
+            statuses.contains(&status) && took < Duration::from_secs(5),
             "{target}: {status} in {took:?}"
         );
     }
@@ -208,14 +214,6 @@ fn while_the_database_hangs_what_needs_none_is_answered(engine: Engine) {
         let status = conn.read("GET").unwrap().status;
         assert!([200, 503].contains(&status), "{status}");
     }
-}
-
-/// A named pipe, and its end that nobody reads from.
-fn pipe(path: &Path) -> std::fs::File {
-    let status = Command::new("mkfifo").arg(path).status().expect("mkfifo starts");
-    assert!(status.success());
-    // For both directions: opening does not wait for the other side.
-    std::fs::OpenOptions::new().read(true).write(true).open(path).expect("opened")
 }
 
 #[test]

@@ -174,7 +174,10 @@ fn without_it_a_half_close_ends_no_stream() {
 #[test]
 fn a_half_close_ends_a_request_in_line_and_one_that_was_sent_again() {
     let farm = Farm::start();
-    let setup = setup().set("admin.listen", json!("127.0.0.1:0"));
+    let setup = setup()
+        .set("admin.listen", json!("127.0.0.1:0"))
+        // It would end the requests as well.
+        .set("upstream.response_timeout", json!("5m"));
     let narrow = setup
         .clone()
         .backend_with(json!({ "url": format!("http://{}", farm.address()), "max_in_flight": 1 }))

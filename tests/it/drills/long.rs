@@ -90,8 +90,8 @@ fn silence_inside_an_answer_ends_it_and_a_long_answer_does_not() {
     });
     let balancer = setup()
         .backend(backend.address())
-        .set("upstream.read_timeout", json!("1s"))
-        .set("upstream.response_timeout", json!("500ms"))
+        .set("upstream.read_timeout", json!("2s"))
+        .set("upstream.response_timeout", json!("1s"))
         .start();
     let mut conn = Conn::open(balancer.address);
     conn.send(head("GET", "/", &[], None));
@@ -99,24 +99,24 @@ fn silence_inside_an_answer_ends_it_and_a_long_answer_does_not() {
     assert_eq!(answer.framing, Framing::Chunked);
     let (began, mut silent) = (Instant::now(), None);
     let cut = conn.read_body(answer.framing, &mut |_| {
-        if began.elapsed() > Duration::from_secs(3) {
+        if began.elapsed() > Duration::from_secs(5) {
             gate.open();
             silent = Some(Instant::now());
         }
     });
     assert!(matches!(cut, Err(Fault::Closed | Fault::Reset)), "{cut:?}");
-    let silent = silent.expect("it went on for three times the time-out").elapsed();
-    assert!(silent > Duration::from_millis(900), "{silent:?}");
+    let silent = silent.expect("it went on for longer than the time-out").elapsed();
+    assert!(silent > Duration::from_millis(1_900), "{silent:?}");
     balancer.proc.wait_err(0, "it is said", |line| line.contains("upstream.read_timeout"));
 }
 
 #[test]
 fn at_the_end_streams_and_tunnels_have_shutdown_timeout_and_are_cut_and_said() {
-    const TIME: Duration = Duration::from_secs(2);
+    const TIME: Duration = Duration::from_secs(4);
     let (farm, sockets) = (Farm::start(), upgrading());
     for (streams, tunnels) in [(3, 0), (0, 2)] {
         let backend = if streams > 0 { farm.address() } else { sockets.address() };
-        let mut balancer = setup().backend(backend).set("shutdown_timeout", json!("2s")).start();
+        let mut balancer = setup().backend(backend).set("shutdown_timeout", json!("4s")).start();
         let mut open: Vec<Conn> = (0..streams)
             .map(|_| {
                 let mut conn = Conn::open(balancer.address);

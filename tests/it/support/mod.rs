@@ -94,6 +94,13 @@ pub fn root() -> &'static std::path::Path {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// A new named pipe, opened for both directions, so that opening does not wait for another program.
+pub fn pipe(path: &Path) -> std::fs::File {
+    let status = std::process::Command::new("mkfifo").arg(path).status().expect("mkfifo starts");
+    assert!(status.success());
+    std::fs::OpenOptions::new().read(true).write(true).open(path).expect("opened")
+}
+
 /// The indented block after a mark in a page of `docs/`.
 pub fn block(page: &str, mark: &str) -> String {
     let text = std::fs::read_to_string(root().join("docs").join(page)).expect(page);
