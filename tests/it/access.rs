@@ -1,5 +1,7 @@
 //! Who may call the API, and on which listener it is.
 
+use std::time::Instant;
+
 use serde_json::{Value, json};
 
 use crate::support::engine::each_engine;
@@ -228,6 +230,7 @@ fn guessing_is_slowed_down_and_said(engine: Engine) {
     let balancer = Setup::on(engine).backend(backend.address()).set("admin.token", json!(TOKEN)).start();
     let right = format!("Bearer {TOKEN}");
     let mut guesser = Conn::from("127.0.0.2".parse().unwrap(), balancer.address);
+    const WRONG: &str = "Bearer one-more-wrong-guess";
     let refused = (0..1_000).find_map(|guess| {
         let answer = guesser.ask("GET", "/limits", &[("Authorization", &format!("Bearer {guess}"))], b"");
         assert!(matches!(answer.status, 401 | 429), "{answer:?}");
@@ -238,18 +241,23 @@ fn guessing_is_slowed_down_and_said(engine: Engine) {
     refused.problem(429);
     assert!(refused.field("retry-after").is_some());
     // No other address is stopped, and neither is a right token from that address, however many wrong ones come beside
-    // it.
+    // it. One wrong one a second is judged.
     request(balancer.address, "GET", "/limits", &[("Authorization", &right)], b"").expect(200);
+    let (began, mut judged) = (Instant::now(), 0);
     for _ in 0..10 {
-        guesser.ask("GET", "/limits", &[("Authorization", "Bearer one-more-wrong-guess")], b"").problem(429);
+        match guesser.ask("GET", "/limits", &[("Authorization", WRONG)], b"").status {
+            401 => judged += 1,
+            status => assert_eq!(status, 429),
+        }
         guesser.ask("GET", "/limits", &[("Authorization", &right)], b"").expect(200);
     }
+    assert!(judged <= began.elapsed().as_secs() + 1, "{judged} in {:?}", began.elapsed());
     for said in ["got 429: too many wrong tokens", "got 401: a wrong token"] {
         balancer.proc.wait_err(0, said, |line| line.contains(said));
     }
     // A moment later the address may try again.
     until("the address may try again", || {
-        let answer = guesser.ask("GET", "/limits", &[("Authorization", "Bearer one-more-wrong-guess")], b"");
+        let answer = guesser.ask("GET", "/limits", &[("Authorization", WRONG)], b"");
         (answer.status == 401).then_some(())
     });
 }

@@ -20,7 +20,9 @@ each_store! {
 
 fn start(database: &Database) -> (Backend, Balancer) {
     let backend = Backend::named("a");
-    let balancer = Setup::auto().store(database).backend(backend.address()).start();
+    let setup = Setup::auto().store(database).backend(backend.address());
+    // A busy machine's database may take long.
+    let balancer = setup.set("database.timeout", json!("20s")).start();
     (backend, balancer)
 }
 
@@ -322,7 +324,12 @@ fn two_creates_at_once_are_one_201_and_one_409(database: &Database) {
 
 fn limits_outlive_the_process(database: &Database) {
     let backend = Backend::named("a");
-    let setup = Setup::auto().store(database).backend(backend.address());
+    let setup = Setup::auto()
+        .store(database)
+        .backend(backend.address())
+        // A client that can't be looked up in time has no limit.
+        .set("cache.load_timeout", json!("10s"))
+        .set("database.timeout", json!("20s"));
     let mut first = setup.start();
     first.limit("127.0.0.1", 1, 0);
     first.limit("127.9.0.0/16", 1, 0);

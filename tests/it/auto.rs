@@ -29,7 +29,7 @@ fn limit(balancer: &Balancer) -> u64 {
     shown(balancer)["limit"].as_u64().expect("a bound")
 }
 
-/// One backend with a measured bound that begins and stays there, unless `auto` says else.
+/// A setup with one backend whose bound is measured, by the numbers of `balancing.auto`.
 fn measured(engine: Engine, backend: &Backend, auto: Value) -> Setup {
     Setup::on(engine)
         .backend_with(json!({ "url": backend.url(), "max_in_flight": "auto" }))

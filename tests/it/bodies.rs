@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::support::client::head;
 use crate::support::engine::{Case, each_engine};
-use crate::support::{Backend, Conn, Engine, Fault, Framing, Setup, Then, request, until};
+use crate::support::{Backend, Conn, Engine, Fault, Framing, Gate, PATIENCE, Setup, Then, request, until};
 
 each_engine! {
     request_bodies_arrive_whole_in_every_framing,
@@ -246,7 +246,7 @@ fn a_body_beyond_the_bound_is_413(engine: Engine) {
         Setup::on(engine).backend(backend.address()).set("frontend.max_body_bytes", json!(10_000)).start();
     request(balancer.address, "POST", "/", &[], &pattern(10_000)).expect(200);
     request(balancer.address, "POST", "/", &[], &pattern(10_001)).problem(413);
-    assert_eq!(backend.seen().len(), 1, "nothing of it reached the backend");
+    assert_eq!(backend.seen().len(), 1, "it is not sent to the backend");
 
     let mut conn = Conn::open(balancer.address);
     conn.send(head("POST", "/", &[("Transfer-Encoding", "chunked")], None));
@@ -268,6 +268,7 @@ fn a_slow_backend_is_504(engine: Engine) {
         Setup::on(engine).backend(deaf.address()).set("upstream.response_timeout", json!("200ms")).start();
     let answer = balancer.get("/");
     answer.problem(504);
+    until("the backend has read it", || (!deaf.seen().is_empty()).then_some(()));
     assert_eq!(deaf.seen().len(), 1, "a request that timed out is not sent again");
 
     // Silence inside a body has a time-out of its own, which is not that of the head.
@@ -300,7 +301,7 @@ fn a_slow_backend_is_504(engine: Engine) {
 
 fn a_stream_arrives_as_it_is_sent(engine: Engine) {
     // The backend sends one piece, and goes on only when the client has seen it.
-    let gate = crate::support::Gate::default();
+    let gate = Gate::default();
     let opened = gate.clone();
     let backend = Backend::scripted(move |_, stream| {
         let first = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n";
@@ -311,6 +312,8 @@ fn a_stream_arrives_as_it_is_sent(engine: Engine) {
     });
     let balancer = Setup::on(engine).backend(backend.address()).start();
     let mut conn = Conn::open(balancer.address);
+    // The gate gives up later.
+    conn.wait_at_most(PATIENCE / 2);
     conn.send(head("GET", "/", &[], None));
     let answer = conn.read_head("GET").unwrap();
     let mut events = Vec::new();

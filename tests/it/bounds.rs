@@ -13,7 +13,6 @@ use crate::support::{Backend, Conn, Engine, Gate, Setup, Then, request, until};
 each_engine! {
     a_full_backend_is_passed_over,
     when_all_are_full_and_nobody_may_wait_it_is_503_with_retry_after,
-    one_backend_never_holds_all_the_workers,
     a_failing_backend_is_ejected_and_comes_back_by_a_probe,
     statuses_eject_by_choice,
     a_backend_alone_is_never_ejected,
@@ -82,15 +81,13 @@ fn when_all_are_full_and_nobody_may_wait_it_is_503_with_retry_after(engine: Engi
     }
 }
 
-/// One of two hangs with as many requests as it is given: the other one goes on.
-fn one_backend_never_holds_all_the_workers(engine: Engine) {
-    if engine == Engine::Epoll {
-        // On this engine a request that waits for its backend holds no worker.
-        return;
-    }
+/// One of two backends hangs with as many requests as it is given, and the other one goes on. On the other engine a request
+/// that waits holds no worker.
+#[test]
+fn one_backend_never_holds_all_the_workers_of_the_portable_engine() {
     for strategy in ["round_robin", "first"] {
         let (deaf, good) = (Backend::deaf(), Backend::named("good"));
-        let balancer = Setup::on(engine)
+        let balancer = Setup::on(Engine::TinyHttp)
             .backend(deaf.address())
             .backend(good.address())
             .set("balancing.strategy", json!(strategy))

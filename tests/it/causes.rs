@@ -10,7 +10,7 @@ use crate::support::{Backend, Balancer, Conn, Engine, Setup, Then, request, unti
 
 each_engine! {
     every_refusal_of_ours_has_its_cause,
-    every_failure_has_its_cause_and_not_one_in_ten_seconds,
+    every_failure_has_its_cause_and_not_only_one_in_ten_seconds,
     a_broken_answer_that_was_replaced_is_logged_as_what_was_sent,
 }
 
@@ -89,13 +89,13 @@ fn every_refusal_of_ours_has_its_cause(engine: Engine) {
     }
 }
 
-fn every_failure_has_its_cause_and_not_one_in_ten_seconds(engine: Engine) {
+fn every_failure_has_its_cause_and_not_only_one_in_ten_seconds(engine: Engine) {
     let balancer = Setup::on(engine).backend(refusing()).set("log.access", json!(true)).start();
     const MANY: usize = 20;
     let ids: Vec<String> = (0..MANY)
         .map(|_| {
             let answer = balancer.get("/x");
-            assert!(matches!(answer.status, 502 | 503), "{answer:?}");
+            answer.problem(502);
             assert!(!answer.text().contains("refused"), "the cause is the operator's: {answer:?}");
             answer.field("x-request-id").expect("an id").to_owned()
         })
@@ -107,7 +107,7 @@ fn every_failure_has_its_cause_and_not_one_in_ten_seconds(engine: Engine) {
     for id in ids {
         let line = seen.iter().find(|line| line["request_id"] == id.as_str()).expect("found by its id");
         let cause = line["cause"].as_str().expect("a cause");
-        assert!(cause.contains("refused") || cause.contains("no healthy backend"), "{line}");
+        assert!(cause.contains("refused"), "{line}");
     }
     // An error that a backend answers has no cause of ours.
     let failing = Backend::answering("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n");

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::json;
 use tempfile::tempdir;
 
+use crate::support::backend::refusing;
 use crate::support::balancer::{Echo, PROGRAM, listening};
 use crate::support::{Backend, Proc, Setup, get};
 
@@ -117,7 +118,7 @@ fn it_runs_with_no_file_at_all() {
         assert!(["a", "b"].contains(&answer.field("x-backend").unwrap_or_default()), "{answer:?}");
     }
     answers[4].problem(429);
-    assert!(!proc.err().is_empty(), "it says on stderr what it assumed");
+    proc.wait_err(0, "what it assumed", |line| !line.is_empty());
 }
 
 #[test]
@@ -131,8 +132,9 @@ fn healthcheck_asks_the_configured_listener() {
     let (code, _, err) = run(&["healthcheck", "--config", path], Path::new("/"), &[]);
     assert_eq!(code, Some(0), "{err}");
 
-    drop(balancer);
-    let (code, _, err) = run(&["healthcheck", "--config", path], Path::new("/"), &[]);
+    let nobody = setup.set("listen", json!(refusing().to_string())).write();
+    let nobody = nobody.to_str().unwrap();
+    let (code, _, err) = run(&["healthcheck", "--config", nobody], Path::new("/"), &[]);
     assert_eq!(code, Some(1), "{err}");
 }
 
@@ -146,6 +148,7 @@ fn healthcheck_takes_every_form_of_an_address() {
         (format!("localhost:{port}"), 0),
         (format!("127.0.0.1:{port}"), 0),
         (format!("0.0.0.0:{port}"), 0),
+        // No addresses that `listen` takes.
         (format!(":{port}"), 1),
         ("somewhere".to_owned(), 1),
     ] {

@@ -1,10 +1,11 @@
 //! `config.json` and the environment: what is refused, and with which message.
 
+use rustix::process::Signal;
 use serde_json::json;
 use tempfile::tempdir;
 
 use crate::support::balancer::PROGRAM;
-use crate::support::{Backend, Proc, Setup};
+use crate::support::{Backend, Balancer, Proc, Setup};
 
 /// `balancer check` on that text with those variables: exit code and stderr.
 fn check(text: &str, env: &[(&str, &str)]) -> (Option<i32>, String) {
@@ -14,6 +15,12 @@ fn check(text: &str, env: &[(&str, &str)]) -> (Option<i32>, String) {
     let mut proc = Proc::start(PROGRAM, &["check"], folder.path(), &env);
     let status = proc.wait();
     (status.code(), proc.err())
+}
+
+/// Ends a balancer, so that all of its lines are written.
+fn end(balancer: &mut Balancer) {
+    balancer.proc.signal(Signal::TERM);
+    assert_eq!(balancer.proc.wait().code(), Some(0), "{}", balancer.proc.story());
 }
 
 const GOOD: &str = r#"{ "backends": [ { "name": "a", "url": "http://127.0.0.1:9001" } ] }"#;
@@ -149,10 +156,11 @@ fn secrets_come_from_files_and_show_nowhere() {
         .backend(backend.address())
         .set("log.level", json!("trace"))
         .env("BALANCER_ADMIN_TOKEN_FILE", file.to_str().unwrap());
-    let balancer = setup.start();
+    let mut balancer = setup.start();
     balancer.api("GET", "/limits", &json!(null)).problem(401);
     let bearer = [("Authorization", "Bearer sesame-sesame-sesame")];
     crate::support::request(balancer.admin, "GET", "/limits", &bearer, b"").expect(200);
+    end(&mut balancer);
     let story = balancer.proc.story();
     assert!(!story.contains("sesame-sesame"), "{story}");
 }
@@ -165,9 +173,10 @@ fn a_database_password_shows_nowhere() {
         .backend(backend.address())
         .set("log.level", json!("trace"))
         .env("BALANCER_DATABASE_URL", url);
-    let balancer = setup.start();
+    let mut balancer = setup.start();
     balancer.get("/").expect(200);
     balancer.api("GET", "/limits", &json!(null)).problem(503);
+    end(&mut balancer);
     // The command in the story holds the variable itself.
     let said = format!("{}\n{}", balancer.proc.out(), balancer.proc.err());
     assert!(!said.contains("hunter2"), "{said}");
@@ -184,12 +193,11 @@ fn keys_that_an_engine_cannot_honour_are_one_warning() {
         .backend(backend.address())
         .set("frontend.head_timeout", json!("3s"))
         .set("frontend.idle_timeout", json!("50s"));
-    let balancer = setup.start();
+    let mut balancer = setup.start();
     balancer.get("/").expect(200);
-    // A thread of its own writes it.
-    let is_warning = |line: &str| line.contains("tiny_http");
-    let (_, warning) = balancer.proc.wait_err(0, "the warning", is_warning);
-    assert!(warning.contains("head_timeout") && warning.contains("idle_timeout"), "{warning}");
+    end(&mut balancer);
     let err = balancer.proc.err();
-    assert_eq!(err.lines().filter(|line| is_warning(line)).count(), 1, "{err}");
+    let warnings: Vec<&str> = err.lines().filter(|line| line.contains("tiny_http")).collect();
+    let [warning] = warnings[..] else { panic!("{err}") };
+    assert!(warning.contains("head_timeout") && warning.contains("idle_timeout"), "{warning}");
 }

@@ -1,4 +1,4 @@
-//! Forwarding: cases that a user tried first.
+//! Forwarding: what the contract says of backends that refuse connections.
 
 use crate::support::backend::refusing;
 use crate::support::engine::each_engine;

@@ -1,9 +1,9 @@
-//! What the operator reads: the access log's names for a client, and refusals that are not the client's fault.
+//! What the operator reads: which client it was, which backend broke off its answer, and which request ended early.
 
 use serde_json::{Value, json};
 
 use crate::support::client::head;
-use crate::support::{Backend, Conn, Setup, Then};
+use crate::support::{Backend, Conn, Fault, Setup, Then};
 
 fn record(line: &str) -> Value {
     serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line:?}"))
@@ -36,7 +36,7 @@ fn a_broken_answer_names_its_backend_whatever_is_logged() {
     let balancer = Setup::auto().backend_with(json!({ "name": "cutter", "url": cut.url() })).start();
     let mut conn = Conn::open(balancer.address);
     conn.send(head("GET", "/", &[], None));
-    let _ = conn.read("GET");
+    assert!(matches!(conn.read("GET"), Err(Fault::Truncated(_))));
     balancer.proc.wait_err(0, "the cause is said", |line| {
         line.contains("broke off") && line.contains("cutter") && line.contains("3 of 10 bytes")
     });

@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::time::Duration;
 
-use crate::support::{Backend, Balancer, Conn, Engine, Setup, Then};
+use crate::support::{Backend, Balancer, Conn, Engine, Fault, Setup, Then};
 
 /// The pause between two pieces, so that most of them are read one by one. With a shorter one the test is only weaker.
 const PAUSE: Duration = Duration::from_micros(300);
@@ -91,7 +91,11 @@ fn tell(balancer: &Balancer, backend: &Backend, stream: &[u8], ends: &[usize]) -
     }
     conn.finish();
     let mut answers = Vec::new();
-    while let Ok(answer) = conn.read("GET") {
+    let ended = loop {
+        let answer = match conn.read("GET") {
+            Ok(answer) => answer,
+            Err(fault) => break fault,
+        };
         // Fields that differ from request to request are left out.
         let fields: Vec<_> = answer.fields.iter().filter(|(name, _)| !is_unique(name)).collect();
         let body = match answer.status {
@@ -99,7 +103,8 @@ fn tell(balancer: &Balancer, backend: &Backend, stream: &[u8], ends: &[usize]) -
             _ => answer.json()["detail"].to_string(),
         };
         answers.push(format!("{} {fields:?} {body}", answer.status));
-    }
+    };
+    assert!(!matches!(ended, Fault::TimedOut | Fault::Malformed(_)), "{ended:?} behind {answers:?}");
     let requests = backend.seen().split_off(before);
     let requests = requests.iter().map(|seen| {
         let lines = seen.lines();

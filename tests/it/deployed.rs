@@ -125,15 +125,10 @@ fn the_chart_is_of_this_version() {
 fn the_configuration_for_kubernetes_is_one() {
     let (file, config) = kubernetes();
     let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("config.json");
-    std::fs::write(&path, &config).expect("written");
-    let output = Command::new(PROGRAM)
-        .args(["check", "--config"])
-        .arg(&path)
-        .env("BALANCER_ADMIN_TOKEN", "a-token-for-tests")
-        .output()
-        .expect("balancer check");
-    assert!(output.status.success(), "{config}\n{output:?}");
+    std::fs::write(folder.path().join("config.json"), &config).expect("written");
+    let token = [("BALANCER_ADMIN_TOKEN".to_owned(), "a-token-for-tests".to_owned())];
+    let mut check = Proc::start(PROGRAM, &["check", "--config", "config.json"], folder.path(), &token);
+    assert_eq!(check.wait().code(), Some(0), "{config}\n{}", check.story());
     let config: Value = serde_json::from_str(&config).expect("JSON");
     let seconds = |text: &Value| -> u64 {
         text.as_str().and_then(|text| text.strip_suffix('s')?.parse().ok()).expect("whole seconds")

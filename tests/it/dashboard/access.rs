@@ -16,7 +16,7 @@ fn full() -> (Backend, Balancer, Browser) {
     let balancer = Setup::auto()
         .backend(backend.address())
         .backend(refusing())
-        .set("health_check", json!({ "interval": "1h" }))
+        .set("health_check", json!({ "interval": "1h", "timeout": "20s" }))
         .start();
     balancer.limit("127.0.0.7", 1, 0);
     balancer.get_from("127.0.0.7", "/").expect(200);

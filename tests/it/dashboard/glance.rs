@@ -48,7 +48,7 @@ fn a_refresh_is_one_call_and_a_tab_that_nobody_sees_makes_none() {
     assert_eq!(asked(&browser), Vec::<String>::new());
     browser.run(hide, &["seen"]);
     browser.sees("#link", "live");
-    assert!(!asked(&browser).is_empty());
+    until("it asks again", || (!asked(&browser).is_empty()).then_some(()));
     // None of it was counted as traffic.
     let status = balancer.api("GET", "/-/v1/status", &Value::Null).json();
     assert_eq!((&status["requests"], &status["in_flight"]), (&json!(0), &json!(0)));

@@ -11,12 +11,14 @@ mod tokens;
 
 use crate::support::{Backend, Balancer, Browser, Setup};
 
+/// A balancer with one backend, `a`.
 fn start() -> (Backend, Balancer) {
     let backend = Backend::named("a");
     let balancer = Setup::auto().backend(backend.address()).start();
     (backend, balancer)
 }
 
+/// A browser that shows the dashboard with its first data.
 fn dashboard(balancer: &Balancer) -> Browser {
     let browser = Browser::start();
     browser.open(&format!("http://{}/-/dashboard", balancer.address));
@@ -24,6 +26,8 @@ fn dashboard(balancer: &Balancer) -> Browser {
     browser
 }
 
+/// Checks that the browser's console has shown no error.
+#[track_caller]
 fn calm(browser: &Browser) {
     assert_eq!(browser.faults(), Vec::<String>::new());
 }

@@ -37,10 +37,10 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// Those that the documentation shows.
+/// The pictures that the documentation shows.
 const SHOWN: [&str; 2] = ["busy-1440-light.png", "busy-390-dark.png"];
 
-/// Longest file of one.
+/// How large each of them may be.
 const MAX_BYTES: usize = 200_000;
 
 /// One picture for each width and colour scheme, into `target/screenshots`, and those of the documentation beside it.
