@@ -8,7 +8,7 @@ mod target;
 mod tests;
 
 use super::bytes::{TOKEN, is};
-use super::{FramingRefusal, bad};
+use super::{FramingRefusal, bad, end_of_line};
 use crate::message::Reason;
 use crate::message::{RequestHead, Version};
 
@@ -51,17 +51,7 @@ pub const ALLOW: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE, PATCH";
 const HEAD_TOO_LARGE: FramingRefusal =
     FramingRefusal { reason: Reason::HeadTooLarge, detail: "the request's header section is too large" };
 
-/// Why the parser stopped before the end of a head.
-enum Stop {
-    Incomplete,
-    Refused(FramingRefusal),
-}
-
-impl From<FramingRefusal> for Stop {
-    fn from(refusal: FramingRefusal) -> Self {
-        Self::Refused(refusal)
-    }
-}
+type Stop = super::Stop<FramingRefusal>;
 
 /// Reads a head from the beginning of `buffer`, which holds everything received since the last request's end. Overwrites
 /// what `head` holds of the last request, and uses its memory again.
@@ -74,7 +64,7 @@ pub fn parse(buffer: &[u8], bounds: &Bounds, head: &mut RequestHead) -> HeadVerd
             HeadVerdict::Refused(HEAD_TOO_LARGE)
         }
         Err(Stop::Incomplete) => HeadVerdict::Incomplete,
-        Err(Stop::Refused(refusal)) => HeadVerdict::Refused(refusal),
+        Err(Stop::Broken(refusal)) => HeadVerdict::Refused(refusal),
     }
 }
 
@@ -104,21 +94,9 @@ fn skip_empty_lines(bytes: &[u8]) -> Result<usize, Stop> {
         if at == MAX_EMPTY_LINES * 2 {
             return Err(bad("too many empty lines before a request").into());
         }
-        at = end_of_line(bytes, at)?;
+        at = end_of_line(bytes, at, bad)?;
     }
     Ok(at)
-}
-
-/// The position behind the CRLF that has to be at `at`.
-#[inline]
-fn end_of_line(bytes: &[u8], at: usize) -> Result<usize, Stop> {
-    match (bytes.get(at), bytes.get(at + 1)) {
-        (Some(b'\r'), Some(b'\n')) => Ok(at + 2),
-        (Some(b'\r'), None) | (None, _) => Err(Stop::Incomplete),
-        (Some(b'\r'), Some(_)) => Err(bad("a carriage return without a line feed").into()),
-        (Some(b'\n'), _) => Err(bad("a line feed without a carriage return").into()),
-        (Some(_), _) => Err(bad("a byte that may not stand here").into()),
-    }
 }
 
 /// Reads `method SP`.
@@ -160,7 +138,7 @@ fn read_version(bytes: &[u8], start: usize, head: &mut RequestHead) -> Result<us
         Some(b'\r' | b'\n') => {}
         Some(_) => return Err(malformed().into()),
     }
-    let at = end_of_line(bytes, start + SHAPE.len())?;
+    let at = end_of_line(bytes, start + SHAPE.len(), bad)?;
     if bytes[start + 5] != b'1' {
         let detail = "this server speaks HTTP/1.0 and HTTP/1.1";
         return Err(FramingRefusal { reason: Reason::VersionNotSupported, detail }.into());

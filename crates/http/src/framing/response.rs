@@ -107,11 +107,7 @@ impl Head {
     }
 }
 
-/// Why the parser stopped before the end of a head.
-enum Stop {
-    Incomplete,
-    Broken(AnswerFault),
-}
+type Stop = super::Stop<AnswerFault>;
 
 const fn broken(sentence: &'static str) -> Stop {
     Stop::Broken(AnswerFault(sentence))
@@ -218,12 +214,9 @@ fn value_end(bytes: &[u8], start: usize) -> Result<usize, Stop> {
 /// The position behind the CRLF that has to be at `at`; with `accept_invalid` a bare LF is enough.
 #[inline]
 fn end_of_line(bytes: &[u8], at: usize, accept_invalid: bool) -> Result<usize, Stop> {
-    match (bytes.get(at), bytes.get(at + 1)) {
-        (Some(b'\r'), Some(b'\n')) => Ok(at + 2),
-        (Some(b'\r'), None) | (None, _) => Err(Stop::Incomplete),
-        (Some(b'\r'), Some(_)) => Err(broken("a carriage return without a line feed")),
-        (Some(b'\n'), _) if accept_invalid => Ok(at + 1),
-        (Some(b'\n'), _) => Err(unless_accepted!("a line feed without a carriage return")),
-        (Some(_), _) => Err(broken("a control character in the head")),
+    match bytes.get(at) {
+        Some(b'\n') if accept_invalid => Ok(at + 1),
+        Some(b'\n') => Err(unless_accepted!("a line feed without a carriage return")),
+        _ => super::end_of_line(bytes, at, AnswerFault),
     }
 }

@@ -2,8 +2,8 @@
 
 use super::super::bytes::{CLASS, TOKEN, UNDERSCORE, VALUE, is};
 use super::super::host::is_host_and_port;
-use super::super::{FramingRefusal, bad, is_token};
-use super::{HEAD_TOO_LARGE, Stop, as_text, end_of_line};
+use super::super::{FramingRefusal, bad, content_length, end_of_line, is_token};
+use super::{HEAD_TOO_LARGE, Stop, as_text};
 use crate::fields::tokens;
 use crate::headers::is_claim;
 use crate::message::Reason;
@@ -81,7 +81,7 @@ pub(super) fn read(
     loop {
         match bytes.get(at) {
             None => return Err(Stop::Incomplete),
-            Some(b'\r' | b'\n') => return Ok(reader.finish(end_of_line(bytes, at)?)?),
+            Some(b'\r' | b'\n') => return Ok(reader.finish(end_of_line(bytes, at, bad)?)?),
             Some(b' ' | b'\t') => return Err(bad("a header line starts with whitespace").into()),
             Some(_) if lines == max_headers => return Err(HEAD_TOO_LARGE.into()),
             Some(_) => {}
@@ -120,7 +120,7 @@ impl FieldReader<'_> {
         if !matches!(bytes[at], b'\r' | b'\n') {
             return Err(bad("a header field's value holds a control character").into());
         }
-        let next = end_of_line(bytes, at)?;
+        let next = end_of_line(bytes, at, bad)?;
         self.take(as_text(name), value, flags & UNDERSCORE != 0)?;
         Ok(next)
     }
@@ -196,13 +196,9 @@ impl FieldReader<'_> {
         if self.codings.count > 0 {
             return Err(bad("both Content-Length and Transfer-Encoding"));
         }
-        if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-            return Err(bad("the Content-Length is not a number"));
-        }
-        let length = value
-            .iter()
-            .try_fold(0u64, |sum, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')));
-        self.content_length = Some(length.ok_or(bad("the Content-Length is too large for any message"))?);
+        let no_number = bad("the Content-Length is not a number");
+        let too_large = bad("the Content-Length is too large for any message");
+        self.content_length = Some(content_length(value, no_number, too_large)?);
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::super::bytes::{TOKEN, is};
+use super::super::content_length;
 use super::{Declared, Head, HeadRules, Stop, broken, end_of_line, unless_accepted, value_end};
 use crate::fields::{Fields, tokens};
 use crate::message::Version;
@@ -139,13 +140,9 @@ impl<'a> FieldReader<'a> {
             Declared::Chunked => return Err(broken("both Content-Length and Transfer-Encoding")),
             Declared::Nothing => {}
         }
-        if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-            return Err(broken("the Content-Length is not one number"));
-        }
-        let length = value
-            .iter()
-            .try_fold(0u64, |sum, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')));
-        self.declared = Declared::Length(length.ok_or(broken("the Content-Length is too large"))?);
+        let no_number = broken("the Content-Length is not one number");
+        let too_large = broken("the Content-Length is too large");
+        self.declared = Declared::Length(content_length(value, no_number, too_large)?);
         Ok(())
     }
 
