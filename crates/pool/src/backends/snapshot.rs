@@ -19,6 +19,10 @@ use balancer_time::Nanos;
 /// count.
 const MAX_REPICKS: usize = 4;
 
+/// How often a pick begins again at all. After [`MAX_REPICKS`] it does so only if other requests took the last place of
+/// what it picked meanwhile, so more than a few in a row are a fault of ours, which must not keep a thread busy for ever.
+const MAX_ROUNDS: usize = 1_000;
+
 /// The settings by which endpoints are picked.
 #[derive(Debug)]
 pub(super) struct Picker {
@@ -181,9 +185,7 @@ impl Snapshot {
     fn pick_among(&self, wanted: &Wanted<'_>, candidates: &mut Vec<Candidate>) -> Result<Lease, Unavailable> {
         let Picker { strategy, turns, most_workers, total, .. } = &*self.picker;
         let _turns = strategy.keeps_turns().then(|| turns.lock());
-        // This ends: a further round means that another request took the place, and in the end that all places are
-        // taken.
-        for round in 0.. {
+        for round in 0..MAX_ROUNDS {
             let seen = self.gather_within_shares(wanted, candidates)?;
             // Checked before anything is counted: to take a count back would look like room to a request that waits.
             if self.pool_is_full() {

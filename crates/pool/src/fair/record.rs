@@ -167,6 +167,7 @@ impl Level {
             debts: BTreeSet::new(),
         }
     }
+
     /// Its load, if it had so many more requests in line: their number divided by weight.
     pub fn load_with(&self, more: usize) -> u64 {
         load(self.waiting + more, self.share.weight().into())
