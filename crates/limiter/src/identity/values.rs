@@ -151,7 +151,7 @@ fn cookie_value(behind: &[u8]) -> KeyValue<'_> {
     let behind = behind.trim_ascii_start();
     let value = match behind.strip_prefix(b"\"") {
         Some(quoted) => {
-            let (value, rest) = unquoted(quoted)?;
+            let (value, rest) = unquoted_cookie(quoted)?;
             if !matches!(rest.trim_ascii_start().first(), None | Some(b';' | b',')) {
                 return Err(Several);
             }
@@ -171,7 +171,7 @@ fn cookie_value(behind: &[u8]) -> KeyValue<'_> {
 }
 
 /// The text before the closing quote, without escapes (`\"` is a quote, `\101` an A), and what is behind it.
-fn unquoted(quoted: &[u8]) -> Result<(Cow<'_, [u8]>, &[u8]), Several> {
+fn unquoted_cookie(quoted: &[u8]) -> Result<(Cow<'_, [u8]>, &[u8]), Several> {
     let end = quoted.iter().position(|byte| matches!(byte, b'"' | b'\\')).ok_or(Several)?;
     if quoted[end] == b'"' {
         return Ok((quoted[..end].into(), &quoted[end + 1..]));

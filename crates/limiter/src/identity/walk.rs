@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use ipnet::IpNet;
 
 use balancer_http::fields::{Fields, tokens};
+use balancer_http::framing::bytes::{TOKEN, is};
 
 /// Where a request comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,8 +99,8 @@ fn forwarded_for(element: &[u8]) -> Option<IpAddr> {
             continue;
         }
         let equals = pair.iter().position(|byte| *byte == b'=')?;
-        let (name, value) = (&pair[..equals], unquoted(&pair[equals + 1..])?);
-        if !is_token(name) {
+        let (name, value) = (&pair[..equals], parameter_value(&pair[equals + 1..])?);
+        if !is_token_with_colons(name) {
             return None;
         }
         if name.eq_ignore_ascii_case(b"for") && found.replace(value).is_some() {
@@ -130,9 +131,9 @@ fn split_unquoted(value: &[u8], separator: u8) -> Vec<&[u8]> {
 }
 
 /// A parameter's value: a token as it is, a quoted string without quotes and escapes; `None` for anything else.
-fn unquoted(value: &[u8]) -> Option<Vec<u8>> {
+fn parameter_value(value: &[u8]) -> Option<Vec<u8>> {
     let Some(inside) = value.strip_prefix(b"\"") else {
-        return is_token(value).then(|| value.to_vec());
+        return is_token_with_colons(value).then(|| value.to_vec());
     };
     let mut text = Vec::with_capacity(inside.len());
     let mut bytes = inside.iter();
@@ -146,9 +147,8 @@ fn unquoted(value: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// A token (RFC 9110 §5.6.2), in which colons are allowed too, since some proxies write `1.2.3.4:80` without quotes.
-fn is_token(text: &[u8]) -> bool {
-    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:".contains(byte);
-    !text.is_empty() && text.iter().all(allowed)
+fn is_token_with_colons(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(|byte| is(*byte, TOKEN) || *byte == b':')
 }
 
 /// The address of one hop: `1.2.3.4`, `1.2.3.4:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`. The port is

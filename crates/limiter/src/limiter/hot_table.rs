@@ -96,7 +96,8 @@ impl HotTable {
         }
     }
 
-    /// Whether there is a bucket of that client. All its buckets are in this shard.
+    /// Whether there is a bucket of that client. All its buckets are in this shard. Looks at all of the shard's, which are
+    /// [`MAX_HOT`] / 256 on average, but only when a bucket becomes hot or quiet.
     fn holds(&self, client: ClientKey) -> bool {
         self.buckets.iter().flatten().any(|bucket| bucket.client == client)
     }

@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use super::SHARDS;
 use balancer_time::Nanos;
 
 /// The state of the connection to the other instances. Only [`crate::budget::Budget`] writes it, except for what decisions
@@ -26,11 +27,8 @@ pub(crate) struct PeerLink {
     asked: AtomicBool,
     waker: OnceLock<Box<dyn Fn() + Send + Sync>>,
     /// A bit for each shard that has something urgent to report.
-    loud: [AtomicU64; LOUD_WORDS],
+    loud: [AtomicU64; SHARDS / 64],
 }
-
-/// Words of 64 bits, for 256 shards.
-const LOUD_WORDS: usize = 4;
 
 /// A bit beside the number of members: another instance is missed.
 const MISSED: u32 = 1 << 31;
@@ -157,16 +155,16 @@ impl PeerLink {
 
     /// Notes that the shard has something urgent to report.
     pub fn set_loud(&self, shard: usize) {
-        self.loud[shard / 64 % LOUD_WORDS].fetch_or(1 << (shard % 64), Ordering::AcqRel);
+        self.loud[shard / 64].fetch_or(1 << (shard % 64), Ordering::AcqRel);
     }
 
     /// Whether the shard has something urgent to report.
     pub fn is_loud(&self, shard: usize) -> bool {
-        self.loud[shard / 64 % LOUD_WORDS].load(Ordering::Acquire) & 1 << (shard % 64) != 0
+        self.loud[shard / 64].load(Ordering::Acquire) & 1 << (shard % 64) != 0
     }
 
     /// Clears the note of that shard, which is looked at now.
     pub fn take_loud(&self, shard: usize) {
-        self.loud[shard / 64 % LOUD_WORDS].fetch_and(!(1 << (shard % 64)), Ordering::AcqRel);
+        self.loud[shard / 64].fetch_and(!(1 << (shard % 64)), Ordering::AcqRel);
     }
 }

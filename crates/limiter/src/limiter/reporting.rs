@@ -6,9 +6,10 @@ use super::hot::HotBucket;
 use super::hot_table::{HotPlace, MAX_HOT};
 use super::others::{Heard, HearingSince};
 use super::shares::TICK;
-use super::slots::Sharing;
-use super::table::TableRow;
+use super::slots::{Sharing, Slot};
+use super::table::{ClientTable, TableRow};
 use super::{Limiter, Rows, SHARDS, shard_of};
+use crate::identity::ClientKey;
 use crate::reports::SpentReport;
 use balancer_time::{Moment, Nanos};
 
@@ -92,8 +93,7 @@ impl Limiter {
             for place in places {
                 let Rows { table, hot, .. } = &mut *rows;
                 let Some(bucket) = hot.get_mut(place) else { continue };
-                let row = table.find(self.hash(bucket.client) as u32, &bucket.client);
-                let slot = row.and_then(|row| table.row_mut(row).slots.hot_mut(bucket.id, place));
+                let slot = self.slot_of(table, bucket, place);
                 // If the client's bucket was forgotten, the next round removes the hot one.
                 let missing = slot.map_or(0, |slot| slot.settle_silence(bucket, now));
                 bucket.begin_again(self.counts.next_episode(), missing, now);
@@ -110,11 +110,9 @@ impl Limiter {
             let places: Vec<HotPlace> = rows.hot.places().collect();
             for place in places {
                 let Rows { table, hot, .. } = &mut *rows;
-                let Some((client, id)) = hot.get(place).map(|bucket| (bucket.client, bucket.id)) else {
-                    continue;
-                };
-                let row = table.find(self.hash(client) as u32, &client);
-                if let Some(slot) = row.and_then(|row| table.row_mut(row).slots.hot_mut(id, place)) {
+                let Some(bucket) = hot.get(place) else { continue };
+                let client = bucket.client;
+                if let Some(slot) = self.slot_of(table, bucket, place) {
                     slot.catch_up(&mut Sharing::new(link, client, hot, &self.counts), when);
                 }
             }
@@ -170,8 +168,7 @@ impl Limiter {
             // It is still the same bucket, since only this thread removes any.
             let Some(bucket) = hot.get(place) else { continue };
             self.not_hot.fetch_add(u64::from(bucket.untold() > 0), Ordering::Relaxed);
-            let row = table.find(self.hash(bucket.client) as u32, &bucket.client);
-            if let Some(slot) = row.and_then(|row| table.row_mut(row).slots.hot_mut(bucket.id, place)) {
+            if let Some(slot) = self.slot_of(table, bucket, place) {
                 slot.cool();
             }
             hot.remove(place, &self.counts);
@@ -188,10 +185,7 @@ impl Limiter {
         for place in places {
             let Rows { table, hot, .. } = &mut *rows;
             let Some(bucket) = hot.get_mut(place) else { continue };
-            let hash = self.hash(bucket.client);
-            let row = table.find(hash as u32, &bucket.client);
-            let slot = row.and_then(|row| table.row_mut(row).slots.hot_mut(bucket.id, place));
-            let Some(slot) = slot else {
+            let Some(slot) = self.slot_of(table, bucket, place) else {
                 // The client's bucket was forgotten: it was filled by hand, or its client has no limit any more.
                 hot.remove(place, &self.counts);
                 continue;
@@ -217,11 +211,26 @@ impl Limiter {
         let mut rows = self.shards[candidate.shard].0.lock();
         let Rows { table, hot, .. } = &mut *rows;
         let bucket = hot.get_mut(candidate.place)?;
-        let row = table.find(self.hash(bucket.client) as u32, &bucket.client)?;
-        let row = table.row_mut(row);
+        let row = self.row_of(table, bucket.client)?;
         let has_own_row = row.is_named();
         let slot = row.slots.hot_mut(bucket.id, candidate.place)?;
         Some(bucket.report(when.now, slot.told(has_own_row)))
+    }
+
+    /// A client's row. The shard's lock is held.
+    fn row_of<'t>(&self, table: &'t mut ClientTable, client: ClientKey) -> Option<&'t mut TableRow> {
+        let row = table.find(self.hash(client) as u32, &client)?;
+        Some(table.row_mut(row))
+    }
+
+    /// The slot of the hot bucket at that place. `None`: the client's bucket was forgotten.
+    fn slot_of<'t>(
+        &self,
+        table: &'t mut ClientTable,
+        bucket: &HotBucket,
+        place: HotPlace,
+    ) -> Option<&'t mut Slot> {
+        self.row_of(table, bucket.client)?.slots.hot_mut(bucket.id, place)
     }
 
     /// These reports could not be sent: their tokens will be reported again. Takes one shard's lock after another.
@@ -230,8 +239,7 @@ impl Limiter {
             let hash = self.hash(report.client);
             let mut rows = self.lock(hash);
             let Rows { table, hot, .. } = &mut *rows;
-            let Some(row) = table.find(hash as u32, &report.client) else { continue };
-            let place = table.row(row).slots.hot_place(report.bucket);
+            let place = self.row_of(table, report.client).and_then(|row| row.slots.hot_place(report.bucket));
             if let Some(bucket) = place.and_then(|place| hot.get_mut(place)) {
                 bucket.take_back(report);
                 self.link.set_loud(shard_of(hash));
