@@ -15,12 +15,12 @@ fn fields(list: &[(&str, &str)]) -> Fields {
     fields
 }
 
-// printf 'k1' | sha256sum
-const K1: &str = "sha256:6ab9f1eb8f7d3388f4f9d586f66e99fd54080df2c446f0e58668b09c08a16dd0";
+// printf 'k1' | sha256sum | head -c 32
+const K1: &str = "sha256:6ab9f1eb8f7d3388f4f9d586f66e99fd";
 
 #[test]
 fn a_key_is_found_where_it_stands() {
-    let id = ShownKey::Id(K1[.."sha256:".len() + 32].to_owned());
+    let id = ShownKey::Id(K1.to_owned());
     let header = source(Source::Header("x-api-key".into()), None);
     let cookie = source(Source::Cookie("session".into()), None);
     let bearer = source(Source::Bearer, None);
@@ -168,10 +168,19 @@ fn a_blank_that_is_not_ascii_is_a_blank() {
 #[test]
 fn a_line_of_bearers_is_read_in_one_go() {
     let bearer = source(Source::Bearer, None);
-    for piece in ["bearer", "bearer ", "bearer,", " ", "bearer\u{a0}", "be", "Bearer bearer"] {
+    let token = ShownKey::Id(secret_id(b"bearer").unwrap());
+    for (piece, expected) in [
+        ("bearer", ShownKey::Nothing),
+        ("bearer ", token.clone()),
+        ("bearer,", ShownKey::Unusable),
+        (" ", ShownKey::Nothing),
+        ("bearer\u{a0}", token),
+        ("be", ShownKey::Nothing),
+        ("Bearer bearer", ShownKey::Several),
+    ] {
         let line = piece.repeat(1 << 17);
-        let shown = bearer.shown(&fields(&[("Authorization", &line)]), false, None);
-        assert!(!matches!(shown, ShownKey::Id(id) if id == K1), "{piece}");
+        // If the effort grew with the square of the length, this would not end.
+        assert_eq!(bearer.shown(&fields(&[("Authorization", &line)]), false, None), expected, "{piece}");
     }
 }
 
