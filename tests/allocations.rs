@@ -137,8 +137,7 @@ fn finding_the_route_of_an_ordinary_request_allocates_nothing() {
         for path in ["/", "/index.html", "/api/v1/Things/12", "/API/v1"] {
             let mut found = None;
             let counted = allocation_counter::measure(|| {
-                found = table.find(black_box(Some(host)), black_box(path));
-                drop(black_box(table.met(black_box(Some(host)), black_box(path))));
+                found = table.met(black_box(Some(host)), black_box(path)).ok().and_then(|met| met.by);
             });
             assert_eq!((counted.count_total, found.is_some()), (0, true), "{host} {path}: {counted:?}");
         }

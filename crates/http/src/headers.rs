@@ -55,8 +55,7 @@ pub fn is_claim(name: &[u8]) -> bool {
 
 /// Whether a field is about one connection or about the framing of a message, so that an operator can't set it.
 pub fn is_of_connection(name: &str) -> bool {
-    is_hop_by_hop(name.as_bytes())
-        || ["Content-Length", "Transfer-Encoding", "Expect"].iter().any(|one| is(name.as_bytes(), one))
+    is_hop_by_hop(name.as_bytes()) || ["Content-Length", "Expect"].iter().any(|one| is(name.as_bytes(), one))
 }
 
 /// Whether Balancer itself writes a field into every request that goes to a backend ([`to_backend`], or the engine).
@@ -98,7 +97,7 @@ fn names_fields(fields: &Fields) -> bool {
 /// Copies the end-to-end fields of a message to `out` (RFC 9110 §7.6.1): no hop-by-hop field, no field that `Connection`
 /// names, none for which `drop` is true. `Host` stays even if `Connection` names it: without it the request would be
 /// another one.
-pub fn end_to_end(fields: &Fields, out: &mut Fields, mut drop: impl FnMut(&[u8]) -> bool) {
+fn end_to_end(fields: &Fields, out: &mut Fields, mut drop: impl FnMut(&[u8]) -> bool) {
     let named = fields.has("Connection");
     for (name, value) in fields.lines() {
         // Options like `close` are compared too: a field may have that name.

@@ -33,7 +33,7 @@ pub struct SameRoute {
 /// The routes that concern one request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MetRoutes {
-    /// The request's route, as [`RouteTable::find`] says.
+    /// The request's route, if it has one: that of its path in its normal form.
     pub by: Option<usize>,
     /// The routes of all readings of the path, each once, the request's own first.
     pub all: RouteNumbers,
@@ -83,21 +83,10 @@ impl RouteTable {
         if same.is_empty() { Ok(table) } else { Err(same) }
     }
 
-    /// The route of a request, if it has one, by its `Host` and its path without the query, read in its normal form. Without a
-    /// host (`None` or empty) it can only have a route for any host. Allocates nothing for a path that is in its normal form
-    /// and has up to 256 bytes.
-    pub fn find(&self, host: Option<&str>, path: &str) -> Option<usize> {
-        if self.is_empty {
-            return None;
-        }
-        let path = normal(path);
-        with_plain(host, |host| {
-            self.trees(host).find_map(|tree| tree.search(&path).exact.map(|end| end.route))
-        })
-    }
-
-    /// The routes that a request meets in any reading of its path ([`each_reading`]). A reading also meets the route that it
-    /// has when the case of letters is ignored, if that one is more specific.
+    /// The routes that a request meets in any reading of its path ([`each_reading`]), which is without the query. A reading
+    /// also meets the route that it has when the case of letters is ignored, if that one is more specific. Without a host
+    /// (`None` or empty) a request only meets routes for any host. Allocates nothing for an ordinary path of up to 256
+    /// bytes that meets one or two routes.
     ///
     /// # Errors
     /// There are routes, and the path has too many readings to find out which ones it meets. The request has to be refused:

@@ -78,7 +78,7 @@ impl Bucket {
         self.pay(i64::from(cost) * MICRO);
     }
 
-    /// Lowers the level by so many millionths, even below 0.
+    /// Lowers the level by so many millionths, even below 0, but not below −10^9 tokens.
     pub fn pay(&mut self, price_micro: i64) {
         self.lower(price_micro, -MAX_DEBT);
     }
@@ -94,13 +94,6 @@ impl Bucket {
         self.at = self.at.max(now);
         self.level = top(self.limit());
         self.carry = 0;
-    }
-
-    /// Takes tokens that were admitted elsewhere, down to `floor_micro` millionths, and never below −10^9 tokens.
-    pub fn charge_down_to(&mut self, floor_micro: i64, tokens: u64, now: Nanos) {
-        self.refill(now);
-        let tokens = tokens.min(2 * Limit::MAX_CAPACITY as u64) as i64;
-        self.lower(tokens * MICRO, floor_micro);
     }
 
     /// Lowers the level by so many millionths, but not below the floor. A level that is below the floor stays.

@@ -23,7 +23,7 @@ use crate::terms::BucketName;
 use balancer_time::Nanos;
 
 /// Most reasons of one client that are kept for a step, and that are shown.
-pub const MAX_REASONS: usize = 8;
+const MAX_REASONS: usize = 8;
 
 /// Most clients in a summary.
 pub const ROWS: usize = 32;
@@ -91,7 +91,7 @@ pub struct Heavy {
     pub requests: u64,
     /// How many of these were refused, at least.
     pub denied: u64,
-    /// Why they were refused, the most frequent reason first; at most [`MAX_REASONS`]. Only in the ranking by refusals.
+    /// Why they were refused, the most frequent reason first; at most 8. Only in the ranking by refusals.
     pub reasons: Vec<RefusalReason>,
 }
 

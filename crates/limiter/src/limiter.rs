@@ -44,7 +44,7 @@ pub(crate) use reporting::{Charged, Round};
 pub(crate) use shares::TICK;
 
 pub use ask::{Ask, Grant, Granted, MAX_ASKED, Room, Verdict};
-pub use change::{EntryChange, Shared};
+pub use change::Shared;
 pub use decision::Decision;
 pub use levels::ClientLevels;
 pub use seat::Seat;

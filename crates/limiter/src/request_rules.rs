@@ -136,14 +136,6 @@ impl RequestRules {
         Self(rules)
     }
 
-    /// The most specific rule for a request. `path`: without its query; its normal form is compared.
-    pub fn find(&self, method: &str, path: &str) -> Option<&RequestRule> {
-        if self.0.is_empty() {
-            return None;
-        }
-        self.most_specific(method, &normal(path))
-    }
-
     /// What a request needs, in whichever way its backend reads its path: the buckets of the most specific rule of each
     /// reading ([`each_reading`]), and the highest cost. `None`: every reading is exempt, so it needs nothing. A path with
     /// too many readings meets every rule for its method.
@@ -171,7 +163,7 @@ impl RequestRules {
         }
     }
 
-    /// Like [`RequestRules::find`], for a path in its normal form.
+    /// The most specific rule for a request. `path`: without its query, in its normal form.
     fn most_specific(&self, method: &str, path: &str) -> Option<&RequestRule> {
         self.0.iter().find(|rule| rule.is_for(method, path))
     }
@@ -216,10 +208,10 @@ mod tests {
             ("GET", "/login", "all"),
         ];
         for (method, path, name) in rows {
-            let found = rules.find(method, path).map(|rule| &*rule.name);
+            let found = rules.most_specific(method, &normal(path)).map(|rule| &*rule.name);
             assert_eq!(found, Some(name), "{method} {path}");
         }
-        assert_eq!(RequestRules::default().find("GET", "/"), None);
+        assert_eq!(RequestRules::default().most_specific("GET", "/"), None);
     }
 
     type Row<'a> = (&'a str, Option<(&'a [&'a str], u32)>);

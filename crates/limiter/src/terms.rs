@@ -27,28 +27,22 @@ pub const MAX_PLANS: usize = 1_000;
 /// Most requests at once that a limit may allow.
 pub const MAX_IN_FLIGHT: u32 = 1_000_000;
 
-/// A bucket's name: 1 to [`Name::MAX_BYTES`] bytes of printable ASCII, as a String of structured fields holds it
+/// A bucket's name: 1 to 64 bytes of printable ASCII, as a String of structured fields holds it
 /// (RFC 9651 §3.3.3). Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BucketName(Arc<str>);
 
-/// A plan's name: 1 to [`Name::MAX_BYTES`] bytes of UTF-8 without control characters. Cheap to clone.
+/// A plan's name: 1 to 64 bytes of UTF-8 without control characters. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PlanName(Arc<str>);
 
-/// What names of buckets and plans have in common.
-#[derive(Clone, Copy, Debug)]
-pub struct Name;
-
-impl Name {
-    /// Longest name in bytes.
-    pub const MAX_BYTES: usize = 64;
-}
+/// Longest name of a bucket or plan in bytes.
+const MAX_NAME_BYTES: usize = 64;
 
 /// Why a text is not a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameFault {
-    /// It is empty, or longer than [`Name::MAX_BYTES`].
+    /// It is empty, or longer than 64 bytes.
     Length,
     /// It has a character that is not allowed.
     Character,
@@ -80,7 +74,7 @@ impl BucketName {
     /// # Errors
     /// What is wrong with the text.
     pub fn parse(text: &str) -> Result<Self, NameFault> {
-        if text.is_empty() || text.len() > Name::MAX_BYTES {
+        if text.is_empty() || text.len() > MAX_NAME_BYTES {
             return Err(NameFault::Length);
         }
         if !text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
@@ -117,7 +111,7 @@ impl PlanName {
     /// # Errors
     /// What is wrong with the text.
     pub fn parse(text: &str) -> Result<Self, NameFault> {
-        if text.is_empty() || text.len() > Name::MAX_BYTES {
+        if text.is_empty() || text.len() > MAX_NAME_BYTES {
             return Err(NameFault::Length);
         }
         if text.chars().any(char::is_control) {

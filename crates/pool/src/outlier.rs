@@ -7,10 +7,10 @@ use std::fmt;
 use balancer_time::Nanos;
 
 /// With fewer requests than this in a window, the share of failures does not count: two of three is no statistic.
-pub const MIN_REQUESTS: u32 = 20;
+const MIN_REQUESTS: u32 = 20;
 
 /// The longest time for which an endpoint is out, however often it relapses (unless `base_time` is longer).
-pub const MAX_TIME: Nanos = 300_000_000_000;
+const MAX_TIME: Nanos = 300_000_000_000;
 
 /// When an endpoint is taken out: `outlier`.
 #[derive(Clone, Copy, Debug, PartialEq)]

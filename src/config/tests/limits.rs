@@ -4,7 +4,6 @@ use super::*;
 use balancer_importance::Priority;
 use balancer_limiter::importance::GivenImportance;
 use balancer_limiter::limit::{Limit, Rate};
-use balancer_limiter::request_rules::Effect;
 use balancer_limiter::terms::{BucketId, BucketSpec, Mode, Reset};
 
 const FAULTS: &[(&str, &str)] = &[
@@ -140,18 +139,18 @@ fn rules_are_read_and_their_buckets_are_nobody_elses() {
              "buckets": [{"name": "default", "amount": 1, "per": "1s"}, {"name": "day", "amount": 9, "per": "1d"}]}]"#,
     )
     .rules;
-    let effect = |method: &str, path: &str| rules.find(method, path).map(|rule| rule.effect.clone());
-    assert_eq!(effect("GET", "/export/x"), Some(Effect::Cost(10)));
-    assert_eq!(effect("HEAD", "/static/x"), Some(Effect::Exempt));
-    assert_eq!(effect("GET", "/login"), None);
-    let buckets = |method: &str, path: &str| match effect(method, path) {
-        Some(Effect::Buckets(buckets)) => buckets,
-        other => panic!("{other:?}"),
+    let needs = |method: &str, path: &str| {
+        let needs = rules.needs(method, path)?;
+        let buckets = needs.rules.iter().flat_map(|rule| rule.buckets()).cloned();
+        Some((buckets.collect::<Vec<_>>(), needs.cost))
     };
-    let login = &buckets("POST", "/login")[0];
-    assert_eq!((login.name.as_str(), login.limit.capacity), ("POST /login", 5));
-    assert_ne!(login.id, BucketId::of("default"));
-    let search = buckets("GET", "/search");
+    assert_eq!(needs("GET", "/export/x"), Some((Vec::new(), 10)));
+    assert_eq!(needs("HEAD", "/static/x"), None);
+    assert_eq!(needs("GET", "/login"), Some((Vec::new(), 1)));
+    let (login, _) = needs("POST", "/login").expect("its buckets");
+    assert_eq!((login[0].name.as_str(), login[0].limit.capacity), ("POST /login", 5));
+    assert_ne!(login[0].id, BucketId::of("default"));
+    let (search, _) = needs("GET", "/search").expect("its buckets");
     assert_eq!((search[0].name.as_str(), search[1].name.as_str()), ("search", "day"));
     assert_ne!(search[1].id, BucketId::of("day"));
 }

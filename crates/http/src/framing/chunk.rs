@@ -12,7 +12,7 @@ mod tests;
 use super::bytes::{TOKEN, VALUE, is};
 
 /// Most hexadecimal digits in a chunk's size, those of 64 bits. A longer size is refused even if it begins with zeros.
-pub const MAX_SIZE_DIGITS: u8 = 16;
+const MAX_SIZE_DIGITS: u8 = 16;
 /// Most bytes of chunk extensions in one body, all chunks together. Extensions are hardly ever used; without a bound a
 /// sender could make us read forever without a byte of body.
 pub const MAX_EXTENSION_BYTES: u32 = 4096;
@@ -24,7 +24,7 @@ pub const MAX_TRAILER_BYTES: u32 = 8192;
 pub enum ChunkFault {
     /// A chunk's size is missing, is not a hexadecimal number, or is followed by a byte that is not allowed there.
     Size,
-    /// A chunk's size has more than [`MAX_SIZE_DIGITS`] digits.
+    /// A chunk's size has more than 16 digits.
     SizeOverflow,
     /// An extension breaks its grammar; in an answer: it holds a control character.
     Extension,

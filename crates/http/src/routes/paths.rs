@@ -7,7 +7,7 @@ use super::host::has_capitals;
 use crate::path::is_below;
 
 /// Longer paths that have capital letters cost an allocation, for their copy in small letters.
-pub(super) const USUAL_BYTES: usize = 256;
+const USUAL_BYTES: usize = 256;
 
 /// A route, kept at the node where its path ends.
 #[derive(Clone, Debug)]

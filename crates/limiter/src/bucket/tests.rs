@@ -122,13 +122,13 @@ fn three_a_day_stays_three_a_day_when_it_is_asked_every_few_milliseconds() {
 #[test]
 fn a_charge_can_leave_a_debt_that_is_refilled_first() {
     let mut bucket = Bucket::full(limit(10, 1_000_000, 1), 0);
-    bucket.charge_down_to(i64::MIN, 14, 0);
+    bucket.pay(14 * MICRO);
     assert_eq!((bucket.level_micro(), bucket.whole()), (-4 * MICRO, 0));
     assert_eq!(bucket.until_full(), Some(14 * SEC));
     let refused = bucket.acquire(1, 2 * SEC);
     assert_eq!(refused, TakeOutcome { allowed: false, left: 0, wait_ns: Some(3 * SEC) });
-    bucket.charge_down_to(i64::MIN, u64::MAX, 2 * SEC);
-    bucket.charge_down_to(i64::MIN, u64::MAX, 2 * SEC);
+    bucket.pay(i64::MAX);
+    bucket.pay(i64::MAX);
     assert_eq!(bucket.level_micro(), -MAX_DEBT);
     assert!(!bucket.is_full(1_000_000_009 * SEC) && bucket.is_full(1_000_000_012 * SEC));
 }
@@ -160,7 +160,8 @@ fn a_change_of_numbers_moves_the_level_by_as_much_as_the_capacity() {
     assert_eq!(bucket.level_micro(), 3_500_000);
     assert_eq!(bucket.refilled(4 * SEC).level_micro(), 4_000_000);
     // The level stays at 0 or above, so a debt is forgiven.
-    bucket.charge_down_to(i64::MIN, 100, 4 * SEC);
+    bucket.flow(4 * SEC);
+    bucket.pay(100 * MICRO);
     bucket.retune(limit(10, 1_000_000, 1), 4 * SEC);
     assert_eq!(bucket.level_micro(), 0);
 }
@@ -308,7 +309,7 @@ proptest! {
 #[test]
 fn no_price_is_too_high_for_a_debt() {
     let mut bucket = Bucket::full(Limit { capacity: 1, rate: Rate::per_second(0) }, 0);
-    bucket.charge_down_to(i64::MIN, 5, 0);
+    bucket.pay(5 * MICRO);
     bucket.lower(i64::MAX, -9 * MICRO);
     assert_eq!(bucket.level_micro(), -9 * MICRO);
 }

@@ -129,7 +129,8 @@ impl NewBucket {
         if let Some(capacity) = self.capacity.filter(|capacity| amount != capacity.to_string()) {
             text.push_str(&format!(" burst {capacity}"));
         }
-        for (word, stands) in [("shadow", self.is_shadow()), ("utc", self.reset.is_some())] {
+        let is_shadow = self.mode.as_deref() == Some("shadow");
+        for (word, stands) in [("shadow", is_shadow), ("utc", self.reset.is_some())] {
             if stands {
                 text.push(' ');
                 text.push_str(word);
@@ -150,11 +151,6 @@ impl NewBucket {
             reset: self.reset.as_deref(),
         };
         read.check(beside, say)
-    }
-
-    /// Whether it only watches: it counts what it would refuse, and refuses nothing.
-    pub fn is_shadow(&self) -> bool {
-        self.mode.as_deref() == Some("shadow")
     }
 }
 
@@ -265,7 +261,7 @@ mod tests {
             );
             assert_eq!(bucket.rate(), shown);
             assert_eq!(NewBucket::parse("b", &bucket.rate()).unwrap(), bucket, "{text}");
-            assert_eq!(bucket.is_shadow(), text.contains("shadow"));
+            assert_eq!(bucket.mode.as_deref() == Some("shadow"), text.contains("shadow"));
         }
         for text in [
             "",

@@ -5,13 +5,11 @@
 
 use std::borrow::Cow;
 
+use super::ClientId;
 use super::secret::secret_id;
 use super::values::{Several, bearer, cookies, is_bare_bearer, only};
 use balancer_http::fields::{Fields, is_one_variable};
 use balancer_http::message::ClientCertificate;
-
-/// Most bytes of `NAME=value` of a declared key, which has to be an id.
-pub const MAX_ID_BYTES: usize = super::ClientId::MAX_BYTES;
 
 /// Most sources in `rate_limit.key`.
 pub const MAX_SOURCES: usize = 8;
@@ -164,7 +162,10 @@ impl std::fmt::Display for KeySource {
 /// The id `NAME=value`, if that is a valid one.
 fn declared(name: &str, value: &[u8]) -> ShownKey {
     match std::str::from_utf8(value) {
-        Ok(value) if name.len() + 1 + value.len() <= MAX_ID_BYTES && !value.chars().any(char::is_control) => {
+        Ok(value)
+            if name.len() + 1 + value.len() <= ClientId::MAX_BYTES
+                && !value.chars().any(char::is_control) =>
+        {
             ShownKey::Id(format!("{name}={value}"))
         }
         _ => ShownKey::Unusable,

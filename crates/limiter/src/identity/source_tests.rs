@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::super::{ClientId, IdForm, MAX_KEY_BYTES};
+use super::super::{IdForm, MAX_KEY_BYTES};
 use super::*;
 
 fn source(source: Source, declared_as: Option<&str>) -> KeySource {
@@ -238,7 +238,7 @@ fn a_declared_name_counts_from_trusted_peers_alone() {
     let acme = fields(&[("X-Tenant", "acme")]);
     assert_eq!(tenant.shown(&acme, true, None), ShownKey::Id("tenant=acme".into()));
     assert_eq!(tenant.shown(&acme, false, None), ShownKey::Nothing);
-    let long = "v".repeat(MAX_ID_BYTES - "tenant=".len() + 1);
+    let long = "v".repeat(ClientId::MAX_BYTES - "tenant=".len() + 1);
     assert_eq!(tenant.shown(&fields(&[("X-Tenant", &long)]), true, None), ShownKey::Unusable);
     assert!(matches!(tenant.shown(&fields(&[("X-Tenant", &long[1..])]), true, None), ShownKey::Id(_)));
 }

@@ -16,26 +16,6 @@ use crate::ranges::{Range, Ranges};
 use crate::terms::{ClientLimit, Terms};
 use balancer_time::Moment;
 
-/// What [`Limiter::retune_where`] does with a client's buckets.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EntryChange {
-    /// Nothing.
-    Keep,
-    /// Puts these numbers in force.
-    To(Grant),
-    /// Forgets the buckets of limits: the client has no limit any more, which counts as full.
-    Unlimited,
-}
-
-impl EntryChange {
-    fn of(granted: Granted) -> Self {
-        match granted {
-            Granted::Limited(grant) => Self::To(grant),
-            Granted::Unlimited | Granted::Exempt(_) => Self::Unlimited,
-        }
-    }
-}
-
 /// Everything that decides about clients beside their own entries: ranges, plans, the default.
 #[derive(Clone, Copy, Debug)]
 pub struct Shared<'a> {
@@ -130,28 +110,6 @@ impl Limiter {
         }
     }
 
-    /// Calls `change` with every client for which it is known what kind of entry decides. Takes one shard's lock after another,
-    /// for a bounded number of rows each time, and calls `change` under it; a client may come twice.
-    pub fn retune_where(&self, when: Moment, mut change: impl FnMut(ClientKey, EntryKind) -> EntryChange) {
-        for shard in &self.shards {
-            let mut of = |row: &TableRow| match row.decider {
-                Decider::Entry(entry) => change(row.client, entry),
-                Decider::Unknown | Decider::UnknownFilled => EntryChange::Keep,
-            };
-            self.walk(shard, |row| match of(row) {
-                EntryChange::Keep => Fate::Kept,
-                EntryChange::Unlimited => {
-                    row.plan = None;
-                    if row.slots.forget_limits() || row.in_flight > 0 { Fate::Kept } else { Fate::Forgotten }
-                }
-                EntryChange::To(grant) => {
-                    self.put_in_force(row, &grant, when);
-                    Fate::Kept
-                }
-            });
-        }
-    }
-
     /// The ranges or the default have changed: puts the new numbers in force for all clients without an entry of their own, and
     /// for their crowds. Takes every shard's lock, one after another.
     pub fn shared_changed(&self, shared: Shared<'_>, when: Moment) {
@@ -159,18 +117,29 @@ impl Limiter {
         let crowds: HashMap<Crowds, &Range> = with_crowds.map(|range| (range.crowds(), range)).collect();
         let whole: HashMap<ClientKey, &Range> =
             shared.ranges.iter().filter_map(|range| Some((range.shared_key()?, range))).collect();
-        self.retune_where(when, |client, entry| match (client.network(), entry) {
-            (_, EntryKind::Client) => EntryChange::Keep,
-            (Some(group), _) => shared.of_group(group).map_or(EntryChange::Keep, EntryChange::of),
-            (None, EntryKind::Default) => EntryChange::of(shared.of_default()),
+        let granted = |client: ClientKey, entry| match (client.network(), entry) {
+            (_, EntryKind::Client) => None,
+            (Some(group), _) => shared.of_group(group),
+            (None, EntryKind::Default) => Some(shared.of_default()),
             (None, EntryKind::Range) => {
                 let crowd = client.crowd_owner();
-                match crowd.map_or_else(|| whole.get(&client), |owner| crowds.get(&owner)) {
-                    Some(range) => EntryChange::of(shared.resolve(&range.limit, EntryKind::Range)),
-                    None => EntryChange::Unlimited,
-                }
+                let range = crowd.map_or_else(|| whole.get(&client), |owner| crowds.get(&owner));
+                Some(range.map_or(Granted::Unlimited, |range| shared.resolve(&range.limit, EntryKind::Range)))
             }
-        });
+        };
+        for shard in &self.shards {
+            self.walk(shard, |row| {
+                let Decider::Entry(entry) = row.decider else { return Fate::Kept };
+                let Some(granted) = granted(row.client, entry) else { return Fate::Kept };
+                if let Some(grant) = granted.grant() {
+                    self.put_in_force(row, grant, when);
+                    return Fate::Kept;
+                }
+                // The client has no limit any more, which counts as full.
+                row.plan = None;
+                if row.slots.forget_limits() || row.in_flight > 0 { Fate::Kept } else { Fate::Forgotten }
+            });
+        }
     }
 
     /// A plan has changed: puts its new numbers in force for all its clients. Takes one shard's lock after another.

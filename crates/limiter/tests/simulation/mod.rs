@@ -280,14 +280,14 @@ pub struct Outcome {
 
 /// A bucket that is charged with everything that was admitted anywhere. Its lowest level below 0 is the excess.
 struct Account {
-    limit: Limit,
     bucket: Bucket,
     lowest: i64,
 }
 
 impl Account {
     fn charge(&mut self, now: Nanos) {
-        self.bucket.charge_down_to(i64::MIN, 1, now);
+        self.bucket.flow(now);
+        self.bucket.pay(MICRO);
         self.lowest = self.lowest.min(self.bucket.level_micro());
     }
 
@@ -302,7 +302,7 @@ pub fn run(instances: usize, limit: Limit, load: &loads::Load, carrier: Carrier,
     let mut world = World::new(instances, limit, Carrier { stopped: load.stopped, ..carrier }, seed);
     let before = world.messages;
     let mut ideal = Bucket::full(limit, START);
-    let mut account = Account { limit, bucket: Bucket::full(limit, START), lowest: 0 };
+    let mut account = Account { bucket: Bucket::full(limit, START), lowest: 0 };
     let mut outcome = Outcome::default();
     let mut admitted = vec![0; instances];
     let mut acts = load.acts.iter().peekable();

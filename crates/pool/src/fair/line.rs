@@ -131,11 +131,6 @@ impl FairLine {
         self.levels.iter().map(|level| level.ready.len()).sum()
     }
 
-    /// How many clients are remembered: with requests in line, with requests in flight that had waited, or with debts.
-    pub fn remembered(&self) -> usize {
-        self.records.len()
-    }
-
     /// How many requests of a client are counted as in flight.
     pub fn in_flight(&self, who: Who) -> u32 {
         self.records.get(&who).map_or(0, Record::in_flight)

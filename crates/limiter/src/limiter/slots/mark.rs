@@ -64,7 +64,7 @@ impl Mark {
         self.is_parted() && self.0 & OWES != 0
     }
 
-    pub fn hidden_micro(self) -> u64 {
+    fn hidden_micro(self) -> u64 {
         if self.is_parted() { 0 } else { self.0 }
     }
 }

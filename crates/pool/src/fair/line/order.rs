@@ -172,6 +172,14 @@ impl FairLine {
     }
 }
 
+#[cfg(test)]
+impl FairLine {
+    /// How many clients are remembered: with requests in line, with requests in flight that had waited, or with debts.
+    pub fn remembered(&self) -> usize {
+        self.records.len()
+    }
+}
+
 impl Record {
     fn stands_at(&self, ready: Ready) -> bool {
         self.ready == Some((ready.0, ready.1))
