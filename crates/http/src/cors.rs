@@ -1,5 +1,5 @@
-//! Fields that let a browser's script of another origin read a refusal of ours (WHATWG Fetch, "CORS protocol"). Backends do
-//! the same for their own answers.
+//! Fields that let a browser's script of another origin read a refusal of ours (WHATWG Fetch, "CORS protocol").
+//! Backends do the same for their own answers.
 
 use super::fields::Fields;
 
@@ -31,8 +31,8 @@ impl Cors {
             && self.allowed(fields).is_some()
     }
 
-    /// Adds to a refusal the fields that let the origin of the request `asked` read it, if it may. `legacy`: the refusal has
-    /// the fields `X-RateLimit-*`.
+    /// Adds to a refusal the fields that let the origin of the request `asked` read it, if it may. `legacy`: the
+    /// refusal has the fields `X-RateLimit-*`.
     pub fn open(&self, asked: &Fields, legacy: bool, answer: &mut Fields) {
         let Some(origin) = self.allowed(asked) else { return };
         let any = self.origins.is_none();

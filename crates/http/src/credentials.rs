@@ -22,7 +22,8 @@ pub fn basic(authorization: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     Some((name, password))
 }
 
-/// Decodes the bytes behind the scheme, one by one; an element is `None` where there is no Base64. `None`: another scheme.
+/// Decodes the bytes behind the scheme, one by one; an element is `None` where there is no Base64. `None`: another
+/// scheme.
 fn decoded(authorization: &[u8]) -> Option<impl Iterator<Item = Option<u8>>> {
     let (scheme, rest) = authorization.split_at_checked("Basic".len())?;
     if !scheme.eq_ignore_ascii_case(b"Basic") || !rest.starts_with(b" ") {

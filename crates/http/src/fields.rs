@@ -40,8 +40,8 @@ impl Fields {
         Self { bytes: Vec::with_capacity(bytes), spans: Vec::with_capacity(fields) }
     }
 
-    /// Appends a field. The caller makes sure that the name is a token and that the value holds no CR, LF or NUL. All texts
-    /// together may have at most 4 GiB; every parser's bound on heads is far below that.
+    /// Appends a field. The caller makes sure that the name is a token and that the value holds no CR, LF or NUL. All
+    /// texts together may have at most 4 GiB; every parser's bound on heads is far below that.
     pub fn push(&mut self, name: &str, value: &[u8]) {
         self.push_line(name.as_bytes(), value);
     }
@@ -127,8 +127,8 @@ impl Fields {
         self.spans.clear();
     }
 
-    /// Whether the list in the fields of that name (RFC 9110 §5.6.1) has the token, in any case, as `Connection: a, close`
-    /// has `close`.
+    /// Whether the list in the fields of that name (RFC 9110 §5.6.1) has the token, in any case, as
+    /// `Connection: a, close` has `close`.
     pub fn has_token(&self, name: &str, token: &str) -> bool {
         self.all(name).any(|value| tokens(value).any(|one| one.eq_ignore_ascii_case(token.as_bytes())))
     }

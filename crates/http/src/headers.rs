@@ -34,8 +34,8 @@ fn is(name: &[u8], other: &str) -> bool {
     name.eq_ignore_ascii_case(other.as_bytes())
 }
 
-/// Whether a field says what only a proxy in front can know: who the client is, and how its request came. An untrusted peer
-/// may claim anything in such a field, and an application might believe it.
+/// Whether a field says what only a proxy in front can know: who the client is, and how its request came. An untrusted
+/// peer may claim anything in such a field, and an application might believe it.
 pub fn is_claim(name: &[u8]) -> bool {
     const FORWARDED: &[u8] = b"X-Forwarded-";
     let starts_with =
@@ -94,9 +94,9 @@ fn names_fields(fields: &Fields) -> bool {
     !fields.all("Connection").flat_map(tokens).all(option)
 }
 
-/// Copies the end-to-end fields of a message to `out` (RFC 9110 §7.6.1): no hop-by-hop field, no field that `Connection`
-/// names, none for which `drop` is true. `Host` stays even if `Connection` names it: without it the request would be
-/// another one.
+/// Copies the end-to-end fields of a message to `out` (RFC 9110 §7.6.1): no hop-by-hop field, no field that
+/// `Connection` names, none for which `drop` is true. `Host` stays even if `Connection` names it: without it the
+/// request would be another one.
 fn end_to_end(fields: &Fields, out: &mut Fields, mut drop: impl FnMut(&[u8]) -> bool) {
     let named = fields.has("Connection");
     for (name, value) in fields.lines() {
@@ -193,8 +193,9 @@ fn push_ip(text: &mut Vec<u8>, address: IpAddr) {
     let _ = write!(text, "{}", address.to_canonical());
 }
 
-/// Turns a backend's fields into those that go to the client: without hop-by-hop fields, and without `X-Request-Id`, since
-/// the client gets ours. The `Upgrade` of a 426 goes on, because it tells the client what to ask for (RFC 9110 §15.5.22).
+/// Turns a backend's fields into those that go to the client: without hop-by-hop fields, and without `X-Request-Id`,
+/// since the client gets ours. The `Upgrade` of a 426 goes on, because it tells the client what to ask for
+/// (RFC 9110 §15.5.22).
 pub fn to_client(status: u16, fields: Fields) -> Fields {
     if status != 426 || !fields.has("Upgrade") {
         return without_hop_by_hop(fields);
@@ -231,8 +232,8 @@ pub fn upgrade<'a>(fields: &Fields, allowed: &'a [String]) -> Option<&'a str> {
     fields.all("Upgrade").flat_map(tokens).find_map(of).map(String::as_str)
 }
 
-/// Whether a request has passed this instance before: its id is in `Via` or in `X-Balancer-Instance`. Looks at both, since
-/// the setting that decides between them may have changed.
+/// Whether a request has passed this instance before: its id is in `Via` or in `X-Balancer-Instance`. Looks at both,
+/// since the setting that decides between them may have changed.
 pub fn is_loop(fields: &Fields, instance: &str) -> bool {
     let in_via = fields.all("Via").flat_map(tokens).any(|hop| {
         hop.strip_prefix(VIA.as_bytes())

@@ -1,5 +1,5 @@
-//! HTTP as values: header fields, heads, framing (read and written), the ways in which a path may be read, routes, which
-//! fields are forwarded, CORS. Nothing here uses a socket, a clock or a file.
+//! HTTP as values: header fields, heads, framing (read and written), the ways in which a path may be read, routes,
+//! which fields are forwarded, CORS. Nothing here uses a socket, a clock or a file.
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::too_many_lines)]
 

@@ -60,7 +60,8 @@ pub struct ClientCertificate {
     pub san: Option<String>,
 }
 
-/// A request's head as a frontend's parser leaves it: checked, its target in origin form, the fields about framing removed.
+/// A request's head as a frontend's parser leaves it: checked, its target in origin form, the fields about framing
+/// removed.
 #[derive(Debug)]
 pub struct RequestHead {
     /// A token, its case as sent: `GET`.
@@ -91,8 +92,8 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
-    /// A head that holds only the peer, for a parser to fill. One value is filled again for each request of a connection,
-    /// which saves allocations.
+    /// A head that holds only the peer, for a parser to fill. One value is filled again for each request of a
+    /// connection, which saves allocations.
     pub fn blank(peer: SocketAddr) -> Self {
         Self {
             method: String::new(),

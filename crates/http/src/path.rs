@@ -1,6 +1,6 @@
-//! Paths as rules compare them with requests. `/%6Cogin`, `//login` and `/a/../login` mean `/login` to every backend, which
-//! is their normal form. Other spellings mean `/login` to some backends and something else to others: a path has several
-//! [readings](each_reading).
+//! Paths as rules compare them with requests. `/%6Cogin`, `//login` and `/a/../login` mean `/login` to every backend,
+//! which is their normal form. Other spellings mean `/login` to some backends and something else to others: a path has
+//! several [readings](each_reading).
 
 mod readings;
 
@@ -10,11 +10,12 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 pub use readings::{each_reading, stays_inside};
 
-/// The normal form (RFC 3986 §6.2.2) of a path without its query (§3.3). `.` and `..` are resolved (§6.2.2.3), encodings
-/// are in capitals (§6.2.2.1), and characters that mean the same encoded and plain are plain (§6.2.2.2). Beyond the RFC,
-/// the last holds for punctuation too, since backends decode it like letters (`/v1%3Abatch` is `/v1:batch`); several
-/// slashes become one, and bytes that a path may not have are encoded. Letters keep their case. Allocates nothing for a
-/// path that is in its normal form and has neither an encoding nor a segment that begins with a dot.
+/// The normal form (RFC 3986 §6.2.2) of a path without its query (§3.3). `.` and `..` are resolved (§6.2.2.3),
+/// encodings are in capitals (§6.2.2.1), and characters that mean the same encoded and plain are plain (§6.2.2.2).
+/// Beyond the RFC, the last holds for punctuation too, since backends decode it like letters (`/v1%3Abatch` is
+/// `/v1:batch`); several slashes become one, and bytes that a path may not have are encoded. Letters keep their case.
+/// Allocates nothing for a path that is in its normal form and has neither an encoding nor a segment that begins with a
+/// dot.
 pub fn normal(path: &str) -> Cow<'_, str> {
     if is_plain(path) {
         return Cow::Borrowed(path);
@@ -24,9 +25,9 @@ pub fn normal(path: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// A path with its `.` and `..` segments resolved, plain or encoded (RFC 3986 §5.2.4). The other segments stay as they were
-/// written, and the normal form is the same; several slashes become one. A path without dot segments is returned unchanged,
-/// without an allocation.
+/// A path with its `.` and `..` segments resolved, plain or encoded (RFC 3986 §5.2.4). The other segments stay as they
+/// were written, and the normal form is the same; several slashes become one. A path without dot segments is returned
+/// unchanged, without an allocation.
 pub fn without_dots(path: &str) -> Cow<'_, str> {
     if path.split('/').skip(1).all(|segment| dots(segment) == 0) {
         return Cow::Borrowed(path);
@@ -61,8 +62,8 @@ fn dots(segment: &str) -> usize {
     if rest.is_empty() && number <= 2 { number } else { 0 }
 }
 
-/// Whether a path is the path `above` or lies below it, both in their normal form: `/a/b` lies below `/a` and `/a/`, `/ab`
-/// does not.
+/// Whether a path is the path `above` or lies below it, both in their normal form: `/a/b` lies below `/a` and `/a/`,
+/// `/ab` does not.
 pub fn is_below(path: &str, above: &str) -> bool {
     path.strip_prefix(above)
         .is_some_and(|rest| rest.is_empty() || above.ends_with('/') || rest.starts_with('/'))

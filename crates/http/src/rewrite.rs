@@ -2,9 +2,9 @@
 
 use crate::path::{normal, stays_inside, without_dots};
 
-/// Moves a path from below `from` to below `to`. Path and prefix may be spelled in any way. The part behind the prefix begins
-/// with one slash, has no dot segments, and is otherwise as the client wrote it: `/a/../img//x%2Dy` from `/img` to `/v2` is
-/// `/v2/x%2Dy`.
+/// Moves a path from below `from` to below `to`. Path and prefix may be spelled in any way. The part behind the prefix
+/// begins with one slash, has no dot segments, and is otherwise as the client wrote it: `/a/../img//x%2Dy` from `/img`
+/// to `/v2` is `/v2/x%2Dy`.
 ///
 /// `None`: the path does not lie below `from`; or some backend would read what is left as a path outside of `to` (see
 /// [`stays_inside`]), for which the rules of this route were not made.
@@ -126,8 +126,8 @@ mod tests {
             }
         }
 
-        /// In no reading does a moved path leave `to`, and each of its readings was a reading of the path that was asked for.
-        /// So rules that judged the readings of that path have judged those of the moved one.
+        /// In no reading does a moved path leave `to`, and each of its readings was a reading of the path that was
+        /// asked for. So rules that judged the readings of that path have judged those of the moved one.
         #[test]
         fn every_reading_of_it_was_a_reading_of_the_whole(rest in PIECES) {
             let asked = without_dots(&format!("/a{rest}")).into_owned();
@@ -137,7 +137,8 @@ mod tests {
                 each_reading(&stripped, |reading| {
                     let whole = format!("/a{reading}");
                     let bare = whole.strip_suffix('/').unwrap_or(&whole);
-                    assert!(met.iter().any(|met| met.strip_suffix('/').unwrap_or(met) == bare), "{asked} {whole} {met:?}");
+                    let same = |met: &String| met.strip_suffix('/').unwrap_or(met) == bare;
+                    assert!(met.iter().any(same), "{asked} {whole} {met:?}");
                 });
                 each_reading(&below, |reading| assert!(is_below(reading, "/v2"), "{below} {reading}"));
             }

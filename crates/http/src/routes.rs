@@ -1,11 +1,12 @@
-//! Finds the route of a request, by its host and then by its path. The order of the routes makes no difference, and there
-//! are no regular expressions.
+//! Finds the route of a request, by its host and then by its path. The order of the routes makes no difference, and
+//! there are no regular expressions.
 //!
-//! A route is for one host, for all names below one (`*.example.com`), or for any host. The routes of the most specific host
-//! are asked first, and among them the longest path wins, by whole segments. If none of them fits the path, the routes of the
-//! next less specific host are asked, those for any host last. So a route without a host (`/.well-known/`, say) is for every
-//! host that has no route of its own for that path. The cost does not depend on the number of routes: one hash for the
-//! host, one for each depth at which there is a `*.` route, and one for each segment that some route has there.
+//! A route is for one host, for all names below one (`*.example.com`), or for any host. The routes of the most specific
+//! host are asked first, and among them the longest path wins, by whole segments. If none of them fits the path, the
+//! routes of the next less specific host are asked, those for any host last. So a route without a host
+//! (`/.well-known/`, say) is for every host that has no route of its own for that path. The cost does not depend on the
+//! number of routes: one hash for the host, one for each depth at which there is a `*.` route, and one for each segment
+//! that some route has there.
 
 mod host;
 mod paths;
@@ -56,8 +57,8 @@ pub struct RouteTable {
 }
 
 impl RouteTable {
-    /// A table of routes, each with its host and path. Their numbers are their places in `routes`, from 0. A path stands
-    /// for itself and all paths below it, and may be spelled in any way.
+    /// A table of routes, each with its host and path. Their numbers are their places in `routes`, from 0. A path
+    /// stands for itself and all paths below it, and may be spelled in any way.
     ///
     /// # Errors
     /// Two or more routes have the same host and path: each of them, paired with the first.
@@ -83,14 +84,14 @@ impl RouteTable {
         if same.is_empty() { Ok(table) } else { Err(same) }
     }
 
-    /// The routes that a request meets in any reading of its path ([`each_reading`]), which is without the query. A reading
-    /// also meets the route that it has when the case of letters is ignored, if that one is more specific. Without a host
-    /// (`None` or empty) a request only meets routes for any host. Allocates nothing for an ordinary path of up to 256
-    /// bytes that meets one or two routes.
+    /// The routes that a request meets in any reading of its path ([`each_reading`]), which is without the query. A
+    /// reading also meets the route that it has when the case of letters is ignored, if that one is more specific.
+    /// Without a host (`None` or empty) a request only meets routes for any host. Allocates nothing for an ordinary
+    /// path of up to 256 bytes that meets one or two routes.
     ///
     /// # Errors
-    /// There are routes, and the path has too many readings to find out which ones it meets. The request has to be refused:
-    /// if all readings were looked at, a short path could keep a thread busy.
+    /// There are routes, and the path has too many readings to find out which ones it meets. The request has to be
+    /// refused: if all readings were looked at, a short path could keep a thread busy.
     pub fn met(&self, host: Option<&str>, path: &str) -> Result<MetRoutes, TooManyReadings> {
         let mut all = RouteNumbers::new();
         if self.is_empty {

@@ -1,5 +1,6 @@
-//! Priority and weight of a request: how much of the backends' places it may have while there are too few. The limiter takes
-//! them from a client's limit, the line of a pool orders by them. Neither library depends on the other, so the types live here.
+//! Priority and weight of a request: how much of the backends' places it may have while there are too few. The limiter
+//! takes them from a client's limit, the line of a pool orders by them. Neither library depends on the other, so the
+//! types live here.
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::too_many_lines)]
 

@@ -60,8 +60,8 @@ pub struct Concurrency {
 pub struct RateLimitFields {
     /// `RateLimit-Policy`: every bucket, then the bound on requests at once.
     pub policy: String,
-    /// `RateLimit`: everything that refused, the longest wait first; if nothing did, the bucket that has the smallest part of
-    /// its quota left.
+    /// `RateLimit`: everything that refused, the longest wait first; if nothing did, the bucket that has the smallest
+    /// part of its quota left.
     pub rate_limit: String,
     /// `Retry-After`, in seconds; only after a refusal for which waiting helps.
     pub retry_after_s: Option<u64>,
@@ -95,7 +95,8 @@ const NANOS_PER_SEC: u64 = 1_000_000_000;
 /// `Retry-After` when too many requests are under way. Any of them may end at any time.
 const CONCURRENCY_WAIT_S: u64 = 1;
 
-/// Writes the fields for the enforced buckets of one client. A client without a limit has none, and its fields are empty.
+/// Writes the fields for the enforced buckets of one client. A client without a limit has none, and its fields are
+/// empty.
 pub fn rate_limit_fields(buckets: &[Standing<'_>], concurrency: Option<Concurrency>) -> RateLimitFields {
     let items = buckets.len() + usize::from(concurrency.is_some());
     let mut fields = RateLimitFields {
@@ -156,7 +157,8 @@ fn shown(place: usize, bucket: &Standing<'_>) -> ShownLimit {
     ShownLimit { bucket: Some(place), quota: quota(bucket), left: left(bucket), reset_s: reset_s(bucket) }
 }
 
-/// Writes `"default";q=100;w=10`: the quota, and the window in seconds in which it flows in, or after which it is filled.
+/// Writes `"default";q=100;w=10`: the quota, and the window in seconds in which it flows in, or after which it is
+/// filled.
 fn policy_item(out: &mut String, bucket: &Standing<'_>) {
     name(out, bucket.policy);
     let quota = quota(bucket);
@@ -192,8 +194,8 @@ fn left(bucket: &Standing<'_>) -> u64 {
 }
 
 /// The parameter t, at least 1. With a reset: seconds until that. After a refusal: seconds until the request would be
-/// allowed. If no token is left: seconds until the next one. Otherwise: seconds in which as many tokens as are left flow in.
-/// `None`: waiting never helps.
+/// allowed. If no token is left: seconds until the next one. Otherwise: seconds in which as many tokens as are left
+/// flow in. `None`: waiting never helps.
 fn reset_s(bucket: &Standing<'_>) -> Option<u64> {
     let Limit { capacity, rate } = bucket.limit;
     if capacity == 0 || (rate.micro == 0 && !bucket.resets) {

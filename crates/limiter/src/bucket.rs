@@ -1,8 +1,8 @@
 //! The token bucket: exact, in whole numbers, with `now` as an argument.
 //!
-//! Any span of T seconds admits at most `capacity + rate × T` tokens. The level is counted in millionths of a token, and
-//! each refill carries its remainder over to the next, so that nothing is lost however often a bucket is asked. A clock that
-//! goes back refills nothing and takes nothing.
+//! Any span of T seconds admits at most `capacity + rate × T` tokens. The level is counted in millionths of a token,
+//! and each refill carries its remainder over to the next, so that nothing is lost however often a bucket is asked. A
+//! clock that goes back refills nothing and takes nothing.
 
 use super::limit::{Limit, Rate};
 use balancer_time::Nanos;
@@ -10,8 +10,8 @@ use balancer_time::Nanos;
 /// Millionths in one token. Levels are counted in millionths.
 pub const MICRO: i64 = 1_000_000;
 
-/// Deepest debt of any bucket, in millionths: as deep as the largest bucket is high. It keeps every sum below far from the
-/// bounds of 64 bits.
+/// Deepest debt of any bucket, in millionths: as deep as the largest bucket is high. It keeps every sum below far from
+/// the bounds of 64 bits.
 const MAX_DEBT: i64 = Limit::MAX_CAPACITY as i64 * MICRO;
 
 /// One token bucket and the numbers that are in force for it. 40 bytes.
@@ -36,8 +36,8 @@ pub struct TakeOutcome {
     pub allowed: bool,
     /// Whole tokens that are left.
     pub left: u32,
-    /// After a refusal: the time until the same request would be allowed. Otherwise: the time until there is a whole token,
-    /// 0 if there is one. `None`: that will never be. At most [`Nanos::MAX`], 584 years.
+    /// After a refusal: the time until the same request would be allowed. Otherwise: the time until there is a whole
+    /// token, 0 if there is one. `None`: that will never be. At most [`Nanos::MAX`], 584 years.
     pub wait_ns: Option<Nanos>,
 }
 
@@ -107,7 +107,8 @@ impl Bucket {
         self.level = self.level.saturating_add(micro.max(0)).min(top(self.limit()));
     }
 
-    /// Moves the level for a moment, without any bounds, to see what [`Bucket::outcome`] would say. The caller moves it back.
+    /// Moves the level for a moment, without any bounds, to see what [`Bucket::outcome`] would say. The caller moves it
+    /// back.
     pub fn shift(&mut self, micro: i64) {
         self.level += micro;
     }
@@ -118,8 +119,8 @@ impl Bucket {
         self.level = self.level.max(0);
     }
 
-    /// Puts other numbers in force. The level changes by as much as the capacity, and stays between 0 and the new capacity. A
-    /// full bucket stays full, so that it makes no difference whether a full bucket was forgotten before.
+    /// Puts other numbers in force. The level changes by as much as the capacity, and stays between 0 and the new
+    /// capacity. A full bucket stays full, so that it makes no difference whether a full bucket was forgotten before.
     pub fn retune(&mut self, limit: Limit, now: Nanos) {
         self.refill(now);
         let (old, new) = (parts(self.limit()), parts(limit));
@@ -175,7 +176,8 @@ impl Bucket {
         self.until(top(self.limit()))
     }
 
-    /// Time from the last call that took `now` until the level is `goal` millionths; 0 if it is, `None` if it never will be.
+    /// Time from the last call that took `now` until the level is `goal` millionths; 0 if it is, `None` if it never
+    /// will be.
     pub fn until(&self, goal: i64) -> Option<Nanos> {
         if self.level >= goal {
             return Some(0);

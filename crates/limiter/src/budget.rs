@@ -1,12 +1,12 @@
 //! One budget over several instances: each keeps whole buckets, and hears from the others what they spent.
 //!
-//! No request waits for the others. Each instance decides by its own buckets, to which reports of the others are charged when
-//! they come. A bucket is *quiet* while it is spent slower than this instance's part of its rate: it is not reported. A bucket
-//! that is spent faster is *hot*: it is reported regularly, and at once if much was spent. Between two reports of a hot
-//! bucket, the others are assumed to go on spending as they did.
+//! No request waits for the others. Each instance decides by its own buckets, to which reports of the others are
+//! charged when they come. A bucket is *quiet* while it is spent slower than this instance's part of its rate: it is
+//! not reported. A bucket that is spent faster is *hot*: it is reported regularly, and at once if much was spent.
+//! Between two reports of a hot bucket, the others are assumed to go on spending as they did.
 //!
-//! The *carrier*, which sends and receives messages, calls [`Budget::heard`] with each message that came, its own included,
-//! and [`Budget::tick`] when that is due or the waker is called. Nothing here reads a clock or waits.
+//! The *carrier*, which sends and receives messages, calls [`Budget::heard`] with each message that came, its own
+//! included, and [`Budget::tick`] when that is due or the waker is called. Nothing here reads a clock or waits.
 
 mod peers;
 
@@ -38,7 +38,8 @@ pub const DEAD_AFTER: Nanos = 3_000_000_000;
 /// An instance that heard nothing for so long is *cut off*: a *silence* has begun.
 pub const SILENT_AFTER: Nanos = 3 * TICK;
 
-/// A missed instance is forgotten after so long. Until then it may only be unable to send, so reports are still made for it.
+/// A missed instance is forgotten after so long. Until then it may only be unable to send, so reports are still made
+/// for it.
 pub const MISSED_FOR: Nanos = 600_000_000_000;
 
 /// Most other instances.
@@ -92,23 +93,23 @@ pub struct BudgetStats {
 }
 
 impl Budget {
-    /// Shares the buckets of `limiter` from `now` on. `own`: the id of this process, another one at each start. Nothing changes
-    /// until another instance is heard.
+    /// Shares the buckets of `limiter` from `now` on. `own`: the id of this process, another one at each start. Nothing
+    /// changes until another instance is heard.
     pub fn new(limiter: Arc<Limiter>, own: InstanceId, now: Nanos) -> Self {
         limiter.link().set_members(1, false);
         let (peers, pace) = (Mutex::new(Peers::new(own, now)), Mutex::default());
         Self { limiter, peers, pace, counters: Counters::default() }
     }
 
-    /// Calls `waker` when [`Budget::tick`] is due sooner than it said, at most once between two flushes. It is called by threads
-    /// that decide about requests, so it must not wait. Only the first waker that is given counts.
+    /// Calls `waker` when [`Budget::tick`] is due sooner than it said, at most once between two flushes. It is called
+    /// by threads that decide about requests, so it must not wait. Only the first waker that is given counts.
     pub fn wake_by(&self, waker: impl Fn() + Send + Sync + 'static) {
         self.limiter.link().wake_by(Box::new(waker));
     }
 
-    /// A message of `from` came; `reports` may be empty. To be called for messages of this process that come back too: they
-    /// show that the others hear it. The carrier has to check the signature first, and to leave out messages that are not
-    /// newer than the last one of that instance. Takes one lock of its own, and one shard's lock after another.
+    /// A message of `from` came; `reports` may be empty. To be called for messages of this process that come back too:
+    /// they show that the others hear it. The carrier has to check the signature first, and to leave out messages that
+    /// are not newer than the last one of that instance. Takes one lock of its own, and one shard's lock after another.
     pub fn heard(&self, from: InstanceId, reports: &[SpentReport], when: Moment) {
         let now = when.now;
         let (peer, since) = {
@@ -153,9 +154,9 @@ impl Budget {
         link.set_members(peers.members(), peers.misses_one());
     }
 
-    /// Writes the reports that are to be sent now to `out`, at most [`MAX_REPORTS`], the most urgent first. Returns when to
-    /// call it again at the latest; sooner if the waker is called. If it is called too early there are no reports. Takes a
-    /// lock of its own, and under it one shard's lock after another.
+    /// Writes the reports that are to be sent now to `out`, at most [`MAX_REPORTS`], the most urgent first. Returns
+    /// when to call it again at the latest; sooner if the waker is called. If it is called too early there are no
+    /// reports. Takes a lock of its own, and under it one shard's lock after another.
     pub fn tick(&self, when: Moment, out: &mut Vec<SpentReport>) -> Nanos {
         out.clear();
         let now = when.now;
@@ -184,8 +185,8 @@ impl Budget {
         pace.next_round
     }
 
-    /// Writes reports of everything that was not reported yet to `out`, at most [`MAX_REPORTS`], for an instance that ends.
-    /// Takes one shard's lock after another.
+    /// Writes reports of everything that was not reported yet to `out`, at most [`MAX_REPORTS`], for an instance that
+    /// ends. Takes one shard's lock after another.
     pub fn last_words(&self, when: Moment, out: &mut Vec<SpentReport>) {
         out.clear();
         self.limiter.collect_reports(Round::Last, MAX_REPORTS, when, out);
@@ -202,7 +203,8 @@ impl Budget {
         peers.iter().map(|peer| (peer.number, peer.is_missed)).collect()
     }
 
-    /// Reports that [`Budget::tick`] gave could not be sent, and will be made again. Takes one shard's lock after another.
+    /// Reports that [`Budget::tick`] gave could not be sent, and will be made again. Takes one shard's lock after
+    /// another.
     pub fn not_sent(&self, reports: &[SpentReport]) {
         self.limiter.take_back_reports(reports);
         if !reports.is_empty() {

@@ -1,8 +1,8 @@
-//! Limits and plans as JSON documents, which databases hold, the API shows and accepts, and the command line reads and sends;
-//! and the check of their members. Configuration and API read the members themselves, to say where a fault is, and have them
-//! checked here.
+//! Limits and plans as JSON documents, which databases hold, the API shows and accepts, and the command line reads and
+//! sends; and the check of their members. Configuration and API read the members themselves, to say where a fault is,
+//! and have them checked here.
 //!
-//! A document that is shown or stored has all its members; one that is sent ([`NewLimit`]) may leave out those with a default.
+//! A document that is shown or stored has all members; one that is sent ([`NewLimit`]) may leave out the optional ones.
 
 mod written;
 
@@ -40,7 +40,7 @@ pub fn check_count(count: usize) -> Result<(), String> {
     (count <= MAX_BUCKETS).then_some(()).ok_or_else(fault)
 }
 
-/// The members of a bucket as they were read. `None`: the member was left out, or could not be read and its fault is known.
+/// The members of a bucket as they were read. `None`: it was left out, or could not be read and its fault is known.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BucketMembers<'a> {
     /// The bucket's name.
@@ -58,8 +58,8 @@ pub struct BucketMembers<'a> {
 }
 
 impl BucketMembers<'_> {
-    /// Checks the members. `beside` are the buckets before this one in the same document. `None`: a member is missing or
-    /// wrong. A bucket may be returned although `say` was called.
+    /// Checks the members. `beside` are the buckets before this one in the same document. `None`: a member is missing
+    /// or wrong. A bucket may be returned although `say` was called.
     pub fn check(self, beside: &[BucketSpec], say: &mut Say<'_>) -> Option<BucketSpec> {
         let name = self.name.and_then(|text| said(BucketName::parse(text), "name", say));
         let span = "must be a span such as \"1s\", \"1m\", \"1h\" or \"1d\", at most \"366d\", or \"1mo\"";
@@ -103,7 +103,7 @@ impl BucketMembers<'_> {
     }
 }
 
-/// The members of a limit as they were read. `None`: the member was left out, or could not be read and its fault is known.
+/// The members of a limit as they were read. `None`: it was left out, or could not be read and its fault is known.
 #[derive(Clone, Debug, Default)]
 pub struct LimitMembers<'a> {
     /// Whether there is a plan, even if its name could not be read.
@@ -183,8 +183,8 @@ pub struct BucketDocument {
 }
 
 /// A limit with all its members:
-/// `{"client_id","plan","buckets","max_in_flight","weight"?,"priority"?,"mode"?,"shared","per_instance"?}`. `weight` and
-/// `priority` are there only if the limit has its own, `mode` only as `exempt`, `per_instance` only as true.
+/// `{"client_id","plan","buckets","max_in_flight","weight"?,"priority"?,"mode"?,"shared","per_instance"?}`. `weight`
+/// and `priority` are there only if the limit has its own, `mode` only as `exempt`, `per_instance` only as true.
 #[derive(Debug, Serialize)]
 pub struct LimitDocument<'a> {
     client_id: &'a str,

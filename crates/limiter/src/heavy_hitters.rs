@@ -2,12 +2,12 @@
 //!
 //! Time is divided into steps. For each step there is a Space-Saving summary (Metwally, Agrawal, El Abbadi: Efficient
 //! Computation of Frequent and Top-k Elements in Data Streams, 2005), in shards by client. A client with more than one
-//! [`ROWS`]th of what its shard counted in a step is always in its summary. The numbers shown are lower bounds: never too
-//! high, and too low by at most one [`ROWS`]th of what the shard counted. With at most [`ROWS`] clients in a shard they are
-//! exact.
+//! [`ROWS`]th of what its shard counted in a step is always in its summary. The numbers shown are lower bounds: never
+//! too high, and too low by at most one [`ROWS`]th of what the shard counted. With at most [`ROWS`] clients in a shard
+//! they are exact.
 //!
-//! Counting takes one shard's lock and looks through a few hundred bytes. The two rankings, by requests and by refusals,
-//! take at most 20 MiB together, and a third of that if few clients are refused for more than one reason.
+//! Counting takes one shard's lock and looks through a few hundred bytes. The two rankings, by requests and by
+//! refusals, take at most 20 MiB together, and a third of that if few clients are refused for more than one reason.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -109,8 +109,8 @@ impl Default for HeavyHitters {
 }
 
 impl HeavyHitters {
-    /// Counts one request of a client. Allocates nothing for a client and a reason that are in the current step's summary.
-    /// Takes one shard's lock; for a refused request two, one after the other.
+    /// Counts one request of a client. Allocates nothing for a client and a reason that are in the current step's
+    /// summary. Takes one shard's lock; for a refused request two, one after the other.
     pub fn count(&self, client: ClientKey, name: Option<&Arc<str>>, refusal: Option<&Refusal>, now: Nanos) {
         self.requests.count(client, name, refusal.is_some(), None, now);
         if refusal.is_some() {

@@ -1,5 +1,6 @@
-//! Who a client is and what it may do: identities, token buckets, limits and plans, rules for requests, the sharded table of
-//! buckets, the budget that instances share, and the fields of an answer. Time is an argument; no lock is held across I/O.
+//! Who a client is and what it may do: identities, token buckets, limits and plans, rules for requests, the sharded
+//! table of buckets, the budget that instances share, and the fields of an answer. Time is an argument; no lock is held
+//! across I/O.
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::too_many_lines)]
 

@@ -89,8 +89,8 @@ impl Rate {
     }
 }
 
-/// Tokens a second display as a decimal without trailing zeros (`1`, `0.5`), which [`Rate::parse_decimal`] reads. Another
-/// span comes behind a slash: `600/m`, `5/h`, `10000/d`, `7/90s`.
+/// Tokens a second display as a decimal without trailing zeros (`1`, `0.5`), which [`Rate::parse_decimal`] reads.
+/// Another span comes behind a slash: `600/m`, `5/h`, `10000/d`, `7/90s`.
 impl std::fmt::Display for Rate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.micro / MICRO)?;
@@ -110,8 +110,8 @@ impl std::fmt::Display for Rate {
 }
 
 impl Limit {
-    /// Reads a limit as people write it: `100/s`, `600/m burst 50`, `5/h`, `10000/d`, `7/90s`. Without a burst the capacity
-    /// is the amount.
+    /// Reads a limit as people write it: `100/s`, `600/m burst 50`, `5/h`, `10000/d`, `7/90s`. Without a burst the
+    /// capacity is the amount.
     ///
     /// # Errors
     /// What is wrong with the text.
@@ -148,8 +148,8 @@ pub const MAX_PER_SECS: u32 = 366 * 86_400;
 /// Seconds of a month, where a span has to be one number.
 pub const MONTH_SECS: u32 = 30 * 86_400;
 
-/// Reads a span as the member `per` has it: a whole number of `s`, `m`, `h` or `d`, or `1mo`. Returns seconds; `None` for
-/// another text, for 0 and for more than [`MAX_PER_SECS`].
+/// Reads a span as the member `per` has it: a whole number of `s`, `m`, `h` or `d`, or `1mo`. Returns seconds; `None`
+/// for another text, for 0 and for more than [`MAX_PER_SECS`].
 pub fn parse_per(text: &str) -> Option<u32> {
     if text == "1mo" {
         return Some(MONTH_SECS);
@@ -196,8 +196,8 @@ fn whole(text: &str) -> Result<u32, LimitFault> {
     text.parse().ok().filter(|whole| *whole <= Limit::MAX_CAPACITY).ok_or(LimitFault::TooLarge)
 }
 
-/// Reads a decimal as millionths, with integer arithmetic: all digits are one long number, and `shift` is how many of them
-/// come before the point once the exponent is applied.
+/// Reads a decimal as millionths, with integer arithmetic: all digits are one long number, and `shift` is how many of
+/// them come before the point once the exponent is applied.
 fn micro_from_decimal(text: &str) -> Result<u64, LimitFault> {
     let (negative, rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),

@@ -1,14 +1,14 @@
-//! The token buckets of all clients, in shards with one mutex each. Functions hold a shard's lock for a bounded amount of work
-//! in memory, and never hold two.
+//! The token buckets of all clients, in shards with one mutex each. Functions hold a shard's lock for a bounded amount
+//! of work in memory, and never hold two.
 //!
-//! A bucket belongs to a client, whichever entry decides about that, and remembers the numbers that are in force. It is full
-//! when it is made, and forgotten when it is full again, since it then equals a new one. A client is never removed to make
-//! room while one of its buckets is not full, or a request of it is under way.
+//! A bucket belongs to a client, whichever entry decides about that, and remembers the numbers that are in force. It is
+//! full when it is made, and forgotten when it is full again, since it then equals a new one. A client is never removed
+//! to make room while one of its buckets is not full, or a request of it is under way.
 //!
-//! When the table is full, a new client counts with a crowd: some of the members of a range, or of the clients without an
-//! entry, share one row, with the numbers that each of them would have. A client that an entry names always has a row of its
-//! own. A client that leaves its crowd starts with the level that the crowd has, so a full table gives no client more than a
-//! table with room.
+//! When the table is full, a new client counts with a crowd: some of the members of a range, or of the clients without
+//! an entry, share one row, with the numbers that each of them would have. A client that an entry names always has a
+//! row of its own. A client that leaves its crowd starts with the level that the crowd has, so a full table gives no
+//! client more than a table with room.
 //!
 //! Keyed hashes choose shards, index places and crowds, so that no client can choose with which others it shares one. A
 //! client with one bucket takes at most 112 bytes of row and 22 of index; each further bucket takes 64.
@@ -60,8 +60,8 @@ use table::{ClientTable, TableRow};
 /// With a million clients a shard holds about 4,000, whose index is rebuilt in microseconds.
 const SHARDS: usize = 256;
 
-/// How many rows are checked for full buckets whenever a client is added. More than one, so that the table can shrink faster
-/// than it grows.
+/// How many rows are checked for full buckets whenever a client is added. More than one, so that the table can shrink
+/// faster than it grows.
 const SWEEP_PER_INSERT: usize = 2;
 
 /// How many rows are checked for full buckets when a client is added to a full table.
@@ -158,17 +158,17 @@ impl Limiter {
         }
     }
 
-    /// Takes the tokens that a request needs from every bucket, or from none if an enforced one refuses. Puts the numbers of
-    /// the [`Ask`] in force first. (A request that still comes with replaced numbers does so too, until the next request
-    /// brings the new ones back.) Allocates nothing for a client that is in the table. Takes one shard's lock; for a client
-    /// that is not in the table also its crowd's, one after the other.
+    /// Takes the tokens that a request needs from every bucket, or from none if an enforced one refuses. Puts the
+    /// numbers of the [`Ask`] in force first. (A request that still comes with replaced numbers does so too, until the
+    /// next request brings the new ones back.) Allocates nothing for a client that is in the table. Takes one shard's
+    /// lock; for a client that is not in the table also its crowd's, one after the other.
     pub fn acquire(&self, client: ClientKey, ask: Ask<'_>, when: Moment) -> Decision {
         self.decide(client, ask, when, false).0
     }
 
-    /// Forgets clients with only full buckets in one sixteenth of the table. To be called about once a second, so that the
-    /// memory of a flood is given back even if no new clients come. Takes one shard's lock after another, for a bounded
-    /// number of rows each time.
+    /// Forgets clients with only full buckets in one sixteenth of the table. To be called about once a second, so that
+    /// the memory of a flood is given back even if no new clients come. Takes one shard's lock after another, for a
+    /// bounded number of rows each time.
     pub fn sweep(&self, when: Moment) {
         let first = self.next_sweep.fetch_add(SHARDS / SWEEP_CALLS, Ordering::Relaxed);
         for number in first..first + SHARDS / SWEEP_CALLS {
@@ -249,8 +249,8 @@ impl Limiter {
         decided
     }
 
-    /// Calls `act` with the row of a client, or of its crowd if the table is full: its buckets, the number of its requests under
-    /// way, and the shard's hot buckets. Makes the row if there is none.
+    /// Calls `act` with the row of a client, or of its crowd if the table is full: its buckets, the number of its
+    /// requests under way, and the shard's hot buckets. Makes the row if there is none.
     fn with_slots<R>(
         &self,
         client: ClientKey,
@@ -347,8 +347,8 @@ impl Limiter {
         self.shards[shard_of(hash)].0.lock()
     }
 
-    /// Calls `each` with every row of a shard, at most [`STEP`] rows under one lock. Walks from the end: a removal moves only
-    /// the last row, which was seen before, so none is missed. A row may be seen twice.
+    /// Calls `each` with every row of a shard, at most [`STEP`] rows under one lock. Walks from the end: a removal
+    /// moves only the last row, which was seen before, so none is missed. A row may be seen twice.
     fn walk(&self, shard: &Shard, mut each: impl FnMut(&mut TableRow) -> Fate) {
         let mut end = usize::MAX;
         loop {

@@ -1,14 +1,16 @@
-//! The messages that instances send each other about the shared budget, and the text of the notification that carries one.
+//! The messages that instances send each other about the shared budget, and the text of the notification that carries
+//! one.
 //!
-//! The bytes of a message, numbers big-endian: version (1 byte), length of everything before the signature (2), instance (8),
-//! epoch (8), sequence (8), lag in milliseconds (4), hot clients (4), flags (1), length of the address (1), number of instances
-//! heard (1), the address, the ids of those instances (8 each), the reports, and HMAC-SHA-256 (RFC 2104) over all of that (32).
-//! The text is Base64 without padding (RFC 4648 §3.2, §4).
+//! The bytes of a message, numbers big-endian: version (1 byte), length of everything before the signature (2),
+//! instance (8), epoch (8), sequence (8), lag in milliseconds (4), hot clients (4), flags (1), length of the address
+//! (1), number of instances heard (1), the address, the ids of those instances (8 each), the reports, and HMAC-SHA-256
+//! (RFC 2104) over all of that (32). The text is Base64 without padding (RFC 4648 §3.2, §4).
 //!
-//! Anybody who may notify on the database's channel may send any text. So only messages that are signed with the key count,
-//! and reading never panics. Epoch and sequence protect against messages that are sent again, see [`BudgetMessage::is_after`].
-//! A process that has just started knows no such numbers. It counts another instance only after that has named this process
-//! among those it hears: the id is new at each start, so no message from before can hold it.
+//! Anybody who may notify on the database's channel may send any text. So only messages that are signed with the key
+//! count, and reading never panics. Epoch and sequence protect against messages that are sent again, see
+//! [`BudgetMessage::is_after`]. A process that has just started knows no such numbers. It counts another instance only
+//! after that has named this process among those it hears: the id is new at each start, so no message from before can
+//! hold it.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -44,7 +46,8 @@ pub const MAX_REPORT_BYTES: usize = MAX_BYTES - HEAD_BYTES - MAX_ADDRESS - SIGNA
 const FLAG_CUT_OFF: u8 = 1;
 const FLAG_LEAVING: u8 = 2;
 
-/// The key with which messages are signed: 32 random bytes that all instances read from their database. `Debug` hides it.
+/// The key with which messages are signed: 32 random bytes that all instances read from their database. `Debug` hides
+/// it.
 #[derive(Clone)]
 pub struct BudgetKey(Hmac<Sha256>);
 
@@ -79,7 +82,8 @@ pub struct BudgetMessage {
     pub epoch: u64,
     /// Grows with each message.
     pub sequence: u64,
-    /// How long the sender's own messages take to come back to it, in milliseconds; [`BudgetMessage::NO_LAG`] while none has.
+    /// How long the sender's own messages take to come back to it, in milliseconds; [`BudgetMessage::NO_LAG`] while
+    /// none has.
     pub lag_ms: u32,
     /// Number of clients with hot buckets at the sender.
     pub hot_clients: u32,
@@ -91,8 +95,8 @@ pub struct BudgetMessage {
     pub address: String,
     /// Ids of the instances that the sender has heard lately, at most [`MAX_HEARD`]; none in a message with reports.
     pub heard: Vec<u64>,
-    /// Reports as [`crate::reports::SpentReport::write`] writes them, at most [`MAX_REPORT_BYTES`]. None in a message that
-    /// only shows that the sender is alive.
+    /// Reports as [`crate::reports::SpentReport::write`] writes them, at most [`MAX_REPORT_BYTES`]. None in a message
+    /// that only shows that the sender is alive.
     pub reports: Vec<u8>,
 }
 
@@ -129,8 +133,8 @@ impl BudgetMessage {
     /// The value of [`BudgetMessage::lag_ms`] while none of the sender's messages has come back.
     pub const NO_LAG: u32 = u32::MAX;
 
-    /// The text of the notification: under 8,000 bytes of ASCII without quotes. An address over its bound is cut. Reports over
-    /// theirs are all left out, since a part of them could not be read.
+    /// The text of the notification: under 8,000 bytes of ASCII without quotes. An address over its bound is cut.
+    /// Reports over theirs are all left out, since a part of them could not be read.
     pub fn to_text(&self, key: &BudgetKey) -> String {
         let reports = if self.reports.len() <= MAX_REPORT_BYTES { &self.reports[..] } else { &[] };
         let printable = self.address.bytes().filter(|byte| matches!(byte, b'!'..=b'~'));
@@ -215,8 +219,8 @@ impl BudgetMessage {
         })
     }
 
-    /// Whether it was written after a message of the same instance with that epoch and sequence. Otherwise it was sent again
-    /// or is late, and can be ignored: counters only grow, so its content is known.
+    /// Whether it was written after a message of the same instance with that epoch and sequence. Otherwise it was sent
+    /// again or is late, and can be ignored: counters only grow, so its content is known.
     pub fn is_after(&self, epoch: u64, sequence: u64) -> bool {
         (self.epoch, self.sequence) > (epoch, sequence)
     }

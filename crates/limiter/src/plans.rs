@@ -1,5 +1,5 @@
-//! All plans, as one snapshot. The plan of a limit is looked up with each request, so a changed plan is in force on the next
-//! request of all its clients.
+//! All plans, as one snapshot. The plan of a limit is looked up with each request, so a changed plan is in force on the
+//! next request of all its clients.
 
 use std::collections::HashMap;
 use std::num::NonZeroU16;
@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 
 use crate::terms::{MAX_PLANS, Plan, PlanName, Terms};
 
-/// The number of a plan in this process, by which rows of the limiter remember the plan that they follow. A plan keeps its
-/// number as long as it exists; afterwards another plan may get it.
+/// The number of a plan in this process, by which rows of the limiter remember the plan that they follow. A plan keeps
+/// its number as long as it exists; afterwards another plan may get it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PlanNumber(NonZeroU16);
 
@@ -84,8 +84,8 @@ impl Plans {
         self.snapshot.load()
     }
 
-    /// Adds or replaces a plan, which is in force from then on. `None`: there are [`MAX_PLANS`] others. Takes the writers'
-    /// lock.
+    /// Adds or replaces a plan, which is in force from then on. `None`: there are [`MAX_PLANS`] others. Takes the
+    /// writers' lock.
     pub fn put(&self, plan: Plan) -> Option<PlanChange> {
         let terms = Some(plan.terms.clone());
         self.change(|map| map.put(plan)).map(|number| PlanChange { number, terms })
@@ -97,8 +97,8 @@ impl Plans {
         Some(PlanChange { number: gone.number, terms: None })
     }
 
-    /// Puts these plans in force, and no others, and returns what that changed. If there are more than [`MAX_PLANS`], the last
-    /// ones are left out. Takes the writers' lock.
+    /// Puts these plans in force, and no others, and returns what that changed. If there are more than [`MAX_PLANS`],
+    /// the last ones are left out. Takes the writers' lock.
     pub fn replace(&self, plans: Vec<Plan>) -> Vec<PlanChange> {
         self.change(|map| {
             let before = map.clone();

@@ -1,8 +1,8 @@
 //! All ranges that have a limit, as one snapshot that answers: which is the longest range that holds this address?
 //!
 //! When a snapshot is made, the nested ranges of each family become a sorted list of the addresses at which the answer
-//! changes. A look-up is then one binary search, however many prefix lengths there are. A snapshot never changes; its owner
-//! replaces it as a whole.
+//! changes. A look-up is then one binary search, however many prefix lengths there are. A snapshot never changes; its
+//! owner replaces it as a whole.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -58,8 +58,8 @@ impl Range {
     }
 }
 
-/// Most crowds of all ranges together: at 112 bytes each, below 120 MB. Up to 1,024 ranges may have all their crowds; if there
-/// are more ranges, each has fewer.
+/// Most crowds of all ranges together: at 112 bytes each, below 120 MB. Up to 1,024 ranges may have all their crowds;
+/// if there are more ranges, each has fewer.
 const MAX_CROWDS: usize = 1 << 20;
 
 /// There are more than [`MAX_RANGES`] different ranges; holds their number.

@@ -1,8 +1,8 @@
 //! Reports: what instances tell each other about the tokens that they spent; as values and as bytes.
 //!
-//! A report identifies a bucket in a way that is the same in every process, and has the bucket's numbers, so that an instance
-//! that never saw the client can keep the same bucket. Its counter only grows within an episode. So reports may be lost, come
-//! twice or in another order: the next one puts everything right.
+//! A report identifies a bucket in a way that is the same in every process, and has the bucket's numbers, so that an
+//! instance that never saw the client can keep the same bucket. Its counter only grows within an episode. So reports
+//! may be lost, come twice or in another order: the next one puts everything right.
 
 use crate::identity::ClientKey;
 use crate::limit::{Limit, Rate};
@@ -28,7 +28,8 @@ pub struct SpentReport {
     pub limit: Limit,
     /// With a reset: the kind of period, and the number of the one in which the tokens were spent.
     pub reset: Option<(Reset, u32)>,
-    /// The number of the sender's count. After a bucket was idle for a while it is counted from 0 again, in a later episode.
+    /// The number of the sender's count. After a bucket was idle for a while it is counted from 0 again, in a later
+    /// episode.
     pub episode: u32,
     /// Tokens spent in this episode. Never decreases within it.
     pub spent: u64,
@@ -46,7 +47,8 @@ const OWN_ROW: u8 = 1 << 3;
 const SHORT_CLIENT: usize = 5;
 
 impl SpentReport {
-    /// Most bytes that [`SpentReport::write`] appends. With a usual limit, an IPv4 client takes about 33 and another one 45.
+    /// Most bytes that [`SpentReport::write`] appends. With a usual limit, an IPv4 client takes about 33 and another
+    /// one 45.
     pub const MAX_BYTES: usize = ClientKey::BYTES + 8 + 1 + 7 * MAX_VARINT;
 
     /// Appends the report: client, bucket, flags, and numbers of variable length (unsigned LEB128).

@@ -137,8 +137,8 @@ impl RequestRules {
     }
 
     /// What a request needs, in whichever way its backend reads its path: the buckets of the most specific rule of each
-    /// reading ([`each_reading`]), and the highest cost. `None`: every reading is exempt, so it needs nothing. A path with
-    /// too many readings meets every rule for its method.
+    /// reading ([`each_reading`]), and the highest cost. `None`: every reading is exempt, so it needs nothing. A path
+    /// with too many readings meets every rule for its method.
     pub fn needs(&self, method: &str, path: &str) -> Option<Needs<'_>> {
         let mut met = Met::default();
         if self.0.is_empty() || !each_reading(path, |path| self.meet(method, path, &mut met)) {

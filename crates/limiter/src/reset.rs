@@ -1,5 +1,5 @@
-//! Periods of the UTC calendar: which one an instant is in, and when one begins. Some buckets are filled when a new period
-//! begins, and at no other time.
+//! Periods of the UTC calendar: which one an instant is in, and when one begins. Some buckets are filled when a new
+//! period begins, and at no other time.
 
 use super::limit::MONTH_SECS;
 
@@ -18,7 +18,8 @@ const HOUR_SECS: u64 = 3_600;
 
 const DAY_SECS: u64 = 86_400;
 
-/// Days from 0000-03-01 to 1970-01-01. Years are counted from March on here, so that the leap day is the last of its year.
+/// Days from 0000-03-01 to 1970-01-01. Years are counted from March on here, so that the leap day is the last of its
+/// year.
 const DAYS_TO_1970: u64 = 719_468;
 
 /// Days of 400 years, after which the calendar repeats.
@@ -56,7 +57,8 @@ impl Reset {
     }
 }
 
-/// The month in which a day since the Unix epoch lies, counted from 0000-03: the algorithm `civil_from_days` of H. Hinnant.
+/// The month in which a day since the Unix epoch lies, counted from 0000-03: the algorithm `civil_from_days` of H.
+/// Hinnant.
 fn month_of_day(day: u64) -> u64 {
     let shifted = day.saturating_add(DAYS_TO_1970);
     let (era, day_of_era) = (shifted / ERA_DAYS, shifted % ERA_DAYS);
@@ -65,7 +67,8 @@ fn month_of_day(day: u64) -> u64 {
     (era * 400 + year_of_era) * 12 + (5 * day_of_year + 2) / 153
 }
 
-/// The day since the Unix epoch on which a month begins, counted as [`month_of_day`] does; 0 for months before the epoch.
+/// The day since the Unix epoch on which a month begins, counted as [`month_of_day`] does; 0 for months before the
+/// epoch.
 fn day_of_month(month: u64) -> u64 {
     let (year, month_from_march) = (month / 12, month % 12);
     let (era, year_of_era) = (year / 400, year % 400);

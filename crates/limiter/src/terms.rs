@@ -1,8 +1,8 @@
 //! What an operator grants: named buckets, plans, and the limits of clients.
 //!
-//! A client's limit names a plan or has one to four buckets of its own. It may bound how many of the client's requests are
-//! under way at once, and may exempt the client from everything. The five fixed calls of the API make limits with one
-//! bucket, named [`DEFAULT_BUCKET`].
+//! A client's limit names a plan or has one to four buckets of its own. It may bound how many of the client's requests
+//! are under way at once, and may exempt the client from everything. The five fixed calls of the API make limits with
+//! one bucket, named [`DEFAULT_BUCKET`].
 
 use std::sync::{Arc, LazyLock};
 
@@ -139,7 +139,8 @@ impl BucketId {
         Self(u64::from_be_bytes(first))
     }
 
-    /// The id of a bucket of a rule. It differs from that of any limit's bucket, since names hold no control characters.
+    /// The id of a bucket of a rule. It differs from that of any limit's bucket, since names hold no control
+    /// characters.
     pub fn of_rule(rule: &str, bucket: &str) -> Self {
         Self::of(&format!("rule\0{rule}\0{bucket}"))
     }
@@ -273,7 +274,8 @@ impl ClientLimit {
         Self { plan: None, own: Terms::default(), exempt: false, shared: false, per_instance: false }
     }
 
-    /// Whether it is [`ClientLimit::unreadable`]: it has neither plan nor buckets nor an exemption, as no valid limit does.
+    /// Whether it is [`ClientLimit::unreadable`]: it has neither plan nor buckets nor an exemption, as no valid limit
+    /// does.
     pub fn is_unreadable(&self) -> bool {
         !self.exempt && self.plan.is_none() && self.own.buckets.is_empty()
     }

@@ -1,5 +1,5 @@
-//! One budget over several instances, simulated: rules that hold under every load. `cargo bench --bench budget` prints a table
-//! of results.
+//! One budget over several instances, simulated: rules that hold under every load. `cargo bench --bench budget` prints
+//! a table of results.
 
 mod simulation;
 

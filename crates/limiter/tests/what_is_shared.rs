@@ -1,5 +1,5 @@
-//! What instances share of a limit: checks the table in `docs/budget.md`, row by row. Spends a whole bucket of each kind in one
-//! instance, and asks the other one.
+//! What instances share of a limit: checks the table in `docs/budget.md`, row by row. Spends a whole bucket of each
+//! kind in one instance, and asks the other one.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;

@@ -4,10 +4,12 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Nanoseconds on the process's monotonic clock. 0 is an instant before the process's first request. 2^64 ns are 584 years.
+/// Nanoseconds on the process's monotonic clock. 0 is an instant before the process's first request. 2^64 ns are 584
+/// years.
 pub type Nanos = u64;
 
-/// One instant on both clocks: spans of time are measured on the monotonic one, calendar periods begin by the wall clock.
+/// One instant on both clocks: spans of time are measured on the monotonic one, calendar periods begin by the wall
+/// clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
     /// On the monotonic clock.

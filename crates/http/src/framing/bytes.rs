@@ -4,8 +4,8 @@
 pub const TOKEN: u8 = 1;
 /// A byte of a field value: visible ASCII, obs-text, space, tab (RFC 9110 §5.5).
 pub const VALUE: u8 = 1 << 1;
-/// A byte of a request target: what RFC 3986 §3.3 and §3.4 allow, and the rest of visible ASCII, which clients send too,
-/// except `#`.
+/// A byte of a request target: what RFC 3986 §3.3 and §3.4 allow, and the rest of visible ASCII, which clients send
+/// too, except `#`.
 pub const TARGET: u8 = 1 << 2;
 /// A byte above 0x7F.
 pub const HIGH: u8 = 1 << 3;
@@ -57,7 +57,8 @@ const fn classify(byte: u8) -> u8 {
         b'(' | b')' | b';' | b'=' => NAME,
         _ => 0,
     };
-    // RFC 9110 §5.6.2: of the punctuation, the delimiters "(),/:;<=>?@[\]{} and the double quote are no bytes of a token.
+    // RFC 9110 §5.6.2: of the punctuation, the delimiters "(),/:;<=>?@[\]{} and the double quote are no bytes of a
+    // token.
     if byte == b'\t' || (byte >= b' ' && byte != 0x7F) {
         flags |= VALUE;
     }

@@ -3,8 +3,8 @@
 //! [`ChunkDecoder`] is given the bytes of each read and says which of them are body; it keeps none. It decides byte by
 //! byte, so body and verdict are the same however a stream is cut into reads. Extensions and trailer fields are checked
 //! for their form, counted against a bound, and dropped, as RFC 9112 §7.1.1 and §7.1.2 allow. In a request an extension
-//! must keep its grammar: a backend that finds a line end inside a broken extension would see another request behind it.
-//! In an answer it must only be text.
+//! must keep its grammar: a backend that finds a line end inside a broken extension would see another request behind
+//! it. In an answer it must only be text.
 
 #[cfg(test)]
 mod tests;
@@ -34,8 +34,8 @@ pub enum ChunkFault {
     LineEnd,
     /// A chunk's data is not followed by CRLF.
     DataEnd,
-    /// A line of the trailer section is not a field: its name is not a token, it has no colon, it is folded, or it holds a
-    /// control character.
+    /// A line of the trailer section is not a field: its name is not a token, it has no colon, it is folded, or it
+    /// holds a control character.
     Trailer,
     /// More than [`MAX_TRAILER_BYTES`] of trailer fields.
     TrailerTooLong,
@@ -150,8 +150,8 @@ impl ChunkDecoder {
         Self { left: 0, extension_bytes: 0, trailer_bytes: 0, state, of_answer: false }
     }
 
-    /// A decoder at the start of an answer's body. It accepts any text as an extension, and blanks behind a chunk's size,
-    /// with which some servers pad it to a fixed width.
+    /// A decoder at the start of an answer's body. It accepts any text as an extension, and blanks behind a chunk's
+    /// size, with which some servers pad it to a fixed width.
     pub const fn of_answer() -> Self {
         Self { of_answer: true, ..Self::new() }
     }

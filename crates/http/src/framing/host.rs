@@ -9,9 +9,9 @@ pub const MAX_HOST_BYTES: usize = 255;
 
 /// Whether the text is a host with an optional port: a name, an IPv4 address or an IPv6 address in brackets.
 ///
-/// Stricter than RFC 3986: no empty host, no user information, no IPv6 zone, no `[v1.…]` form (none is defined). Names must
-/// not be percent-encoded: a backend may decode `%61.test` to `a.test`, and so serve a request that our rules for `a.test`
-/// did not see. Nor may they have empty labels (RFC 1035 §2.3.1), except that one dot may end the name.
+/// Stricter than RFC 3986: no empty host, no user information, no IPv6 zone, no `[v1.…]` form (none is defined). Names
+/// must not be percent-encoded: a backend may decode `%61.test` to `a.test`, and so serve a request that our rules for
+/// `a.test` did not see. Nor may they have empty labels (RFC 1035 §2.3.1), except that one dot may end the name.
 pub fn is_host_and_port(text: &[u8]) -> bool {
     let (host_len, host_valid) = match text.first() {
         Some(b'[') => match text.iter().position(|byte| *byte == b']') {

@@ -1,6 +1,6 @@
 //! Message framing, strict in both directions (RFC 9110, RFC 9112): where a head ends, what it says about its body, and
-//! which bytes are allowed where. Every rule reads from left to right and decides by the bytes up to that place alone, so
-//! the verdict is the same however a stream is cut into reads.
+//! which bytes are allowed where. Every rule reads from left to right and decides by the bytes up to that place alone,
+//! so the verdict is the same however a stream is cut into reads.
 
 pub mod bytes;
 pub mod chunk;

@@ -1,5 +1,5 @@
-//! The PROXY protocol, versions 1 and 2 (haproxy.org, proxy-protocol.txt, 2020-03-05): a header in which a proxy in front
-//! of us names its client. Where it is configured, trusted peers must send it and others may not.
+//! The PROXY protocol, versions 1 and 2 (haproxy.org, proxy-protocol.txt, 2020-03-05): a header in which a proxy in
+//! front of us names its client. Where it is configured, trusted peers must send it and others may not.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -61,8 +61,8 @@ fn version_1(bytes: &[u8]) -> ProxyVerdict {
     }
 }
 
-/// Reads `PROXY TCP4|TCP6 SOURCE DESTINATION SOURCE-PORT DESTINATION-PORT`, or `PROXY UNKNOWN` and any text behind it. The
-/// outer `None`: it is neither; the inner one: it names no client.
+/// Reads `PROXY TCP4|TCP6 SOURCE DESTINATION SOURCE-PORT DESTINATION-PORT`, or `PROXY UNKNOWN` and any text behind it.
+/// The outer `None`: it is neither; the inner one: it names no client.
 fn client_of_line(line: &str) -> Option<Option<SocketAddr>> {
     let mut words = line.split(' ').skip(1);
     let family = words.next()?;

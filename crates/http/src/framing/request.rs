@@ -53,8 +53,8 @@ const HEAD_TOO_LARGE: FramingRefusal =
 
 type Stop = super::Stop<FramingRefusal>;
 
-/// Reads a head from the beginning of `buffer`, which holds everything received since the last request's end. Overwrites
-/// what `head` holds of the last request, and uses its memory again.
+/// Reads a head from the beginning of `buffer`, which holds everything received since the last request's end.
+/// Overwrites what `head` holds of the last request, and uses its memory again.
 pub fn parse(buffer: &[u8], bounds: &Bounds, head: &mut RequestHead) -> HeadVerdict {
     // Never looks further than this, so that the verdict does not depend on how much arrived at once.
     let seen = &buffer[..buffer.len().min(bounds.max_head_bytes)];

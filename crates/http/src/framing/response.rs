@@ -1,13 +1,13 @@
-//! Parses the head of an answer (RFC 9112 §2, §4, §5, §6), almost as strictly as a request's. A head that can be read in
-//! two ways is refused, because the client might read it in the other way.
+//! Parses the head of an answer (RFC 9112 §2, §4, §5, §6), almost as strictly as a request's. A head that can be read
+//! in two ways is refused, because the client might read it in the other way.
 //!
 //! Three things are accepted, because framing does not depend on them. A status line may end behind the status code,
-//! without the space that RFC 9112 §4 asks for: many servers leave it out, and every client accepts that. `HTTP/1.2` and
-//! above is read as HTTP/1.1 (RFC 9110 §2.5). An interim answer or a 204 may announce a body, though it has none
+//! without the space that RFC 9112 §4 asks for: many servers leave it out, and every client accepts that. `HTTP/1.2`
+//! and above is read as HTTP/1.1 (RFC 9110 §2.5). An interim answer or a 204 may announce a body, though it has none
 //! (RFC 9112 §6.3); its connection is then not used again.
 //!
-//! With [`HeadRules::accept_invalid`] it accepts more: what old applications send and what has only one sensible reading.
-//! The client never sees the invalid form, since the head is always written anew.
+//! With [`HeadRules::accept_invalid`] it accepts more: what old applications send and what has only one sensible
+//! reading. The client never sees the invalid form, since the head is always written anew.
 
 mod fields;
 #[cfg(test)]
@@ -25,8 +25,8 @@ pub struct HeadRules {
     pub max_head_bytes: usize,
     /// Most field lines: `upstream.max_headers`.
     pub max_headers: usize,
-    /// Accepts lines that end with a bare LF, folded fields, statuses from 600 to 999, empty elements in a list of transfer
-    /// codings, a transfer coding in HTTP/1.0, and blanks before a field's colon: `upstream.accept_invalid`.
+    /// Accepts lines that end with a bare LF, folded fields, statuses from 600 to 999, empty elements in a list of
+    /// transfer codings, a transfer coding in HTTP/1.0, and blanks before a field's colon: `upstream.accept_invalid`.
     pub accept_invalid: bool,
 }
 
@@ -63,8 +63,8 @@ pub struct Head {
     pub fields: Fields,
     /// What these two fields say about the body.
     declared: Declared,
-    /// Whether the connection may be kept once the body is read (RFC 9112 §9.3). Also false if the answer announces a body
-    /// that it can't have, since the backend might send it.
+    /// Whether the connection may be kept once the body is read (RFC 9112 §9.3). Also false if the answer announces a
+    /// body that it can't have, since the backend might send it.
     pub keep_alive: bool,
 }
 

@@ -82,8 +82,8 @@ impl Framing {
 }
 
 impl Persistence {
-    /// The connection is kept if the client wants that and the framing allows it. `asked_to_keep`: an HTTP/1.1 client that
-    /// did not say `close`, or an HTTP/1.0 client that said `keep-alive`.
+    /// The connection is kept if the client wants that and the framing allows it. `asked_to_keep`: an HTTP/1.1 client
+    /// that did not say `close`, or an HTTP/1.0 client that said `keep-alive`.
     pub fn of(framing: Framing, version: Version, asked_to_keep: bool) -> Self {
         match version {
             _ if !asked_to_keep || framing == Framing::UntilClose => Self::Closed,

@@ -289,7 +289,9 @@ proptest! {
     /// Whatever a client names in `Connection`, the backend gets each of our fields exactly once.
     #[test]
     fn no_client_can_remove_or_double_a_field_of_ours(
-        named in proptest::collection::vec("(?i)(x-forwarded-for|via|host|x-request-id|x-balancer-instance|x-forwarded-proto)", 0..6),
+        named in proptest::collection::vec(
+            "(?i)(x-forwarded-for|via|host|x-request-id|x-balancer-instance|x-forwarded-proto)", 0..6,
+        ),
         trusted: bool,
         via: bool,
     ) {

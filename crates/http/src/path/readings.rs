@@ -1,8 +1,8 @@
 //! The ways in which backends may read a path.
 //!
-//! Backends disagree about encoded slashes, backslashes, `;parameters`, blanks and dots at a segment's end, and more. Each
-//! such habit is one bit of a [`Reading`]. A path is read with every combination of the habits that make a difference to
-//! it. To an ordinary path none does, so it has one reading and costs little.
+//! Backends disagree about encoded slashes, backslashes, `;parameters`, blanks and dots at a segment's end, and more.
+//! Each such habit is one bit of a [`Reading`]. A path is read with every combination of the habits that make a
+//! difference to it. To an ordinary path none does, so it has one reading and costs little.
 
 use super::means_itself;
 
@@ -45,10 +45,10 @@ const FRAGMENT: Reading = 1 << 13;
 const MAX_READINGS: usize = 256;
 const MAX_BYTES: usize = 64 * 1024;
 
-/// Calls `see` with each reading of a path, the normal form first; the same reading may come more than once. Returns false,
-/// and never calls `see`, if the path has too many readings (more than 256, or 64 KiB in all), as no honest path has.
-/// Allocates nothing for an ordinary path: one of letters, digits and punctuation without `;` and `%`, with no empty segment
-/// and none that begins or ends with a dot.
+/// Calls `see` with each reading of a path, the normal form first; the same reading may come more than once. Returns
+/// false, and never calls `see`, if the path has too many readings (more than 256, or 64 KiB in all), as no honest path
+/// has. Allocates nothing for an ordinary path: one of letters, digits and punctuation without `;` and `%`, with no
+/// empty segment and none that begins or ends with a dot.
 pub fn each_reading(path: &str, mut see: impl FnMut(&str)) -> bool {
     if is_ordinary(path) {
         see(path);
@@ -57,8 +57,8 @@ pub fn each_reading(path: &str, mut see: impl FnMut(&str)) -> bool {
     each(path, |_, _, read| see(read))
 }
 
-/// Whether a path, put below another one, stays below it in each of its readings: no `..` leads above its root, and it does
-/// not begin with two slashes, behind which a backend would read a host. Also false for a path with too many readings.
+/// Whether a path, put below another one, stays below it in each of its readings: no `..` leads above its root, and it
+/// does not begin with two slashes, behind which a backend would read a host. Also false if it has too many.
 pub fn stays_inside(path: &str) -> bool {
     let mut all = true;
     is_ordinary(path) || (each(path, |spelled, reading, _| all &= stays(spelled, reading)) && all)
@@ -210,8 +210,8 @@ fn habits_for(path: &str) -> Reading {
     once | Scan::of(path)
 }
 
-/// Looks from left to right for the habits that make a difference to a path. Every byte that may end a segment, with some
-/// habit, counts as an end of one.
+/// Looks from left to right for the habits that make a difference to a path. Every byte that may end a segment, with
+/// some habit, counts as an end of one.
 #[derive(Default)]
 struct Scan {
     found: Reading,
@@ -312,8 +312,8 @@ impl Scan {
 fn spell(path: &str, reading: Reading, out: &mut String) {
     out.clear();
     let has = |habit: Reading| reading & habit != 0;
-    // The position of the last `%` that does not begin an encoding. A decoded digit behind it stays encoded, so that the two
-    // do not become an encoding together: `%a%30` must not become `%A0`, nor `%2%65` a dot.
+    // The position of the last `%` that does not begin an encoding. A decoded digit behind it stays encoded, so that
+    // the two do not become an encoding together: `%a%30` must not become `%A0`, nor `%2%65` a dot.
     let mut stray = None;
     let mut in_parameters = false;
     for unit in units(path) {
@@ -376,7 +376,7 @@ fn resolve(spelled: &str, reading: Reading, out: &mut String) {
     }
 }
 
-/// A segment without the blanks and dots at its end. `.` and `..` stay; of blanks and dots alone it becomes one of these.
+/// A segment without the blanks and dots at its end. `.` and `..` stay; blanks and dots alone become one of these.
 fn trimmed(segment: &str, reading: Reading) -> &str {
     if matches!(segment, "" | "." | "..") {
         return segment;
@@ -392,7 +392,7 @@ fn trimmed(segment: &str, reading: Reading) -> &str {
     }
 }
 
-/// A segment without the encoded blank at its end; every byte up to the space counts as one. `None` if it ends otherwise.
+/// A segment without the encoded blank at its end; every byte up to the space counts as one. `None`: it has none.
 fn without_blank(segment: &str) -> Option<&str> {
     let (rest, last) = segment.split_at_checked(segment.len().checked_sub("%20".len())?)?;
     let code = last.strip_prefix('%').and_then(|digits| u8::from_str_radix(digits, 16).ok())?;

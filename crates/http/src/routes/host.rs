@@ -98,8 +98,8 @@ pub(super) fn labels(name: &str) -> usize {
 }
 
 /// Calls `then` with a request's host in its plain form, or with `None` if there is no host. The plain form is in small
-/// letters, without port and without a dot at the end; an IPv6 address is as RFC 5952 writes it. A function to call, and not
-/// a text returned, since a host of up to 256 bytes then needs no allocation.
+/// letters, without port and without a dot at the end; an IPv6 address is as RFC 5952 writes it. A function to call,
+/// and not a text returned, since a host of up to 256 bytes then needs no allocation.
 pub fn with_plain<T>(host: Option<&str>, then: impl FnOnce(Option<&str>) -> T) -> T {
     let Some(host) = host.map(|host| &host[..host_end(host)]) else { return then(None) };
     let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));

@@ -82,7 +82,8 @@ impl PathTree {
 pub(super) struct Longest<'a> {
     /// The route with the longest path that fits with the case of letters as it is.
     pub exact: Option<&'a End>,
-    /// The routes with the longest path that fits when the case of letters is ignored. Their paths differ in case alone.
+    /// The routes with the longest path that fits when the case of letters is ignored. Their paths differ in case
+    /// alone.
     pub loose: &'a [End],
 }
 

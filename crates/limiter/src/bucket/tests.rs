@@ -169,7 +169,8 @@ fn a_change_of_numbers_moves_the_level_by_as_much_as_the_capacity() {
 /// Spans that divide a day, so that the model needs no fractions.
 const SPANS: [u32; 4] = [1, 60, 3_600, 86_400];
 
-/// A simple model of the bucket: its level is one wide number, in units of 10^-15 of a token divided by the seconds of a day.
+/// A simple model of the bucket: its level is one wide number, in units of 10^-15 of a token divided by the seconds of
+/// a day.
 struct Model {
     limit: Limit,
     level: i128,

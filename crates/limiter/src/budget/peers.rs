@@ -10,7 +10,8 @@ use super::{DEAD_AFTER, GAP, MAX_PEERS, MISSED_FOR, TICK};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Peer {
     pub id: InstanceId,
-    /// Its number within this process. No other instance ever gets it, so old counts are never taken for another instance's.
+    /// Its number within this process. No other instance ever gets it, so old counts are never taken for another
+    /// instance's.
     pub number: u32,
     /// When it was heard last.
     pub heard: Nanos,
@@ -36,8 +37,8 @@ impl Peers {
         Self { own, own_heard: now, list: Vec::new(), next_number: 0, began: now }
     }
 
-    /// A message came. Returns the number of its sender; `None` for this process. If there are [`MAX_PEERS`], a new instance
-    /// takes the place of the one that is missed for longest.
+    /// A message came. Returns the number of its sender; `None` for this process. If there are [`MAX_PEERS`], a new
+    /// instance takes the place of the one that is missed for longest.
     ///
     /// # Errors
     /// There are [`MAX_PEERS`] others, and none is missed.
@@ -74,10 +75,10 @@ impl Peers {
         }
     }
 
-    /// Since when this process hears the others, for [`crate::limiter::Limiter`] to judge reports by. A process that has just
-    /// started takes the first counter that it hears of a bucket as the base: what was spent before is in the saved levels. So
-    /// does one after a silence, in which it was held to its part. Tokens that a report calls fresh were spent within a tick; a
-    /// tick later they are new in any case.
+    /// Since when this process hears the others, for [`crate::limiter::Limiter`] to judge reports by. A process that
+    /// has just started takes the first counter that it hears of a bucket as the base: what was spent before is in the
+    /// saved levels. So does one after a silence, in which it was held to its part. Tokens that a report calls fresh
+    /// were spent within a tick; a tick later they are new in any case.
     ///
     /// `last`: when anything was heard before; `is_silent`: the silence has not ended yet.
     pub fn hearing_since(&self, last: Nanos, is_silent: bool, now: Nanos) -> HearingSince {
@@ -90,7 +91,8 @@ impl Peers {
         self.list.retain(|peer| peer.id != gone);
     }
 
-    /// Marks the instances as missed that were not heard for [`DEAD_AFTER`], and forgets those not heard for [`MISSED_FOR`].
+    /// Marks the instances as missed that were not heard for [`DEAD_AFTER`], and forgets those not heard for
+    /// [`MISSED_FOR`].
     pub fn miss_dead(&mut self, now: Nanos) {
         self.list.retain(|peer| now.saturating_sub(peer.heard) <= MISSED_FOR);
         for peer in &mut self.list {

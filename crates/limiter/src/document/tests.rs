@@ -225,7 +225,8 @@ fn a_document_that_no_call_could_have_made_is_refused() {
 proptest! {
     #[test]
     fn what_was_written_reads_back_the_same(
-        mut list in proptest::collection::vec(any_bucket(), 0..=MAX_BUCKETS), bound in proptest::option::of(1..=MAX_IN_FLIGHT),
+        mut list in proptest::collection::vec(any_bucket(), 0..=MAX_BUCKETS),
+        bound in proptest::option::of(1..=MAX_IN_FLIGHT),
         importance in any_importance(),
     ) {
         list.dedup_by_key(|bucket| bucket.id);

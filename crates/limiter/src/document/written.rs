@@ -1,4 +1,5 @@
-//! Limits and plans as they are sent, which may leave out members with a default; and as people write them: `600/m burst 50`.
+//! Limits and plans as they are sent, which may leave out members with a default; and as people write them:
+//! `600/m burst 50`.
 
 use serde::{Deserialize, Serialize};
 

@@ -135,7 +135,8 @@ fn a_flood_of_clients_hides_nobody_and_takes_bounded_memory() {
     }
     for top in [hitters.by_requests(MINUTE, 5, NOW), hitters.by_refusals(MINUTE, 5, NOW)] {
         assert_eq!(top[0].client, client(1));
-        // A shard counted about 225,000 / 32, of which a 32nd may be missing; hashes do not spread clients quite evenly.
+        // A shard counted about 225,000 / 32, of which a 32nd may be missing; hashes do not spread clients quite
+        // evenly.
         assert!(top[0].requests <= 25_000 && top[0].requests > 25_000 - 2_000, "{top:?}");
         assert!(top[1].requests <= 2, "what is shown is sure: {top:?}");
     }

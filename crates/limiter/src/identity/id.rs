@@ -80,8 +80,8 @@ impl ClientId {
         self.form
     }
 
-    /// The text that all ids of equal value have in common, which is unique in a store. It parses to an id of equal value, so
-    /// ids of different forms never have the same one. At most [`ClientId::MAX_BYTES`] bytes.
+    /// The text that all ids of equal value have in common, which is unique in a store. It parses to an id of equal
+    /// value, so ids of different forms never have the same one. At most [`ClientId::MAX_BYTES`] bytes.
     pub fn canonical(&self) -> Cow<'_, str> {
         match self.form {
             IdForm::Address(address) => Cow::Owned(address.to_string()),

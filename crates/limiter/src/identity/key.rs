@@ -9,9 +9,9 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::id::{ClientId, IdForm};
 
-/// Identifies the owner of buckets: an IPv4 address or an IPv6 prefix by its value, anything else by the first 16 bytes of
-/// its SHA-256. A tag keeps the kinds apart, and keeps an IPv6 address apart from a prefix that holds it (a prefix of 128
-/// bits is the address). 17 bytes, the same in every process.
+/// Identifies the owner of buckets: an IPv4 address or an IPv6 prefix by its value, anything else by the first 16 bytes
+/// of its SHA-256. A tag keeps the kinds apart, and keeps an IPv6 address apart from a prefix that holds it (a prefix
+/// of 128 bits is the address). 17 bytes, the same in every process.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientKey {
     /// 0 to 128: the length of an IPv6 prefix; else [`TAG_V4`], [`TAG_DIGEST`] or [`TAG_CROWD`].
@@ -24,8 +24,8 @@ const TAG_V4: u8 = 129;
 const TAG_DIGEST: u8 = 130;
 const TAG_CROWD: u8 = 131;
 
-/// The crowds of one range, or of the default. When the table is full, new clients have no row of their own: each counts
-/// with one of at most [`Crowds::MOST`] crowds, whose members share buckets.
+/// The crowds of one range, or of the default. When the table is full, new clients have no row of their own: each
+/// counts with one of at most [`Crowds::MOST`] crowds, whose members share buckets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Crowds {
     /// Identifies the range. The last two bytes are 0; a crowd's key has the crowd's number there.
@@ -74,8 +74,8 @@ impl ClientKey {
     /// The length of [`ClientKey::to_bytes`].
     pub const BYTES: usize = 17;
 
-    /// The key of an address for which no entry of its own decides: IPv6 addresses count with their prefix of `ipv6_prefix`
-    /// bits, 1 to 128.
+    /// The key of an address for which no entry of its own decides: IPv6 addresses count with their prefix of
+    /// `ipv6_prefix` bits, 1 to 128.
     pub fn group(address: IpAddr, ipv6_prefix: u8) -> Self {
         match group(address, ipv6_prefix) {
             IpNet::V4(v4) => {
@@ -92,8 +92,8 @@ impl ClientKey {
         Self::group(address, 128)
     }
 
-    /// The key of an address for which a range decides. A range longer than `ipv6_prefix` counts apart from the rest of that
-    /// prefix; together they would be one bucket with two limits.
+    /// The key of an address for which a range decides. A range longer than `ipv6_prefix` counts apart from the rest of
+    /// that prefix; together they would be one bucket with two limits.
     pub fn in_range(address: IpAddr, ipv6_prefix: u8, range: IpNet) -> Self {
         Self::group(address, ipv6_prefix.max(range.prefix_len()))
     }
@@ -150,7 +150,8 @@ impl ClientKey {
         (tag <= TAG_CROWD).then_some(Self { tag, value })
     }
 
-    /// Value and tag as numbers, to be hashed. Bytes would have to be stored and loaded again, for which the processor waits.
+    /// Value and tag as numbers, to be hashed. Bytes would have to be stored and loaded again, for which the processor
+    /// waits.
     pub fn words(self) -> (u128, u8) {
         (u128::from_ne_bytes(self.value), self.tag)
     }

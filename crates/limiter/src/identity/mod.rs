@@ -1,8 +1,8 @@
-//! Who sends a request: ids as operators write them, keys by which the limiter counts, and the walk over forwarding fields
-//! that finds a client's address behind trusted proxies.
+//! Who sends a request: ids as operators write them, keys by which the limiter counts, and the walk over forwarding
+//! fields that finds a client's address behind trusted proxies.
 //!
-//! The most specific entry decides about a client: that of its `ip:port`, of its address, of the longest range that holds
-//! it, or the default. IPv6 clients are counted by prefix, see [`group`].
+//! The most specific entry decides about a client: that of its `ip:port`, of its address, of the longest range that
+//! holds it, or the default. IPv6 clients are counted by prefix, see [`group`].
 
 mod id;
 mod key;

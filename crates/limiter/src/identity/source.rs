@@ -1,7 +1,7 @@
 //! The keys that a request shows, in fields, cookies and certificates, and the ids that they become.
 //!
-//! A secret becomes `sha256:` and 32 hexadecimal digits, a declared value `NAME=value`. Neither can be read as an address or
-//! a range, so no key gives a request the limit of an address. Secrets leave this module only as digests.
+//! A secret becomes `sha256:` and 32 hexadecimal digits, a declared value `NAME=value`. Neither can be read as an
+//! address or a range, so no key gives a request the limit of an address. Secrets leave this module only as digests.
 
 use std::borrow::Cow;
 
@@ -37,8 +37,8 @@ pub const CERTIFICATE_NAME: &str = "san";
 pub struct KeySource {
     /// Which part of a request has the key.
     pub source: Source,
-    /// `None`: the key is a secret. Else it is a plain value, declared by a trusted proxy, for this kind of client (`tenant`);
-    /// from other peers it is ignored.
+    /// `None`: the key is a secret. Else it is a plain value, declared by a trusted proxy, for this kind of client
+    /// (`tenant`); from other peers it is ignored.
     pub declared_as: Option<String>,
 }
 
@@ -68,8 +68,8 @@ pub enum ShownKey {
 }
 
 impl KeySource {
-    /// What a request with these fields shows here. `peer_trusted`: the TCP peer is in `trusted_proxies`. `certificate`: the
-    /// client's own, verified.
+    /// What a request with these fields shows here. `peer_trusted`: the TCP peer is in `trusted_proxies`.
+    /// `certificate`: the client's own, verified.
     pub fn shown(
         &self,
         fields: &Fields,
@@ -130,8 +130,8 @@ impl KeySource {
     }
 }
 
-/// Drops fields that we do not take for a key, but that a backend might: in CGI, everything except letters and digits becomes
-/// `_` (RFC 3875 §4.1.18), so that `X_Customer_Key` is the same variable as the key `X-Customer-Key`.
+/// Drops fields that we do not take for a key, but that a backend might: in CGI, everything except letters and digits
+/// becomes `_` (RFC 3875 §4.1.18), so that `X_Customer_Key` is the same variable as the key `X-Customer-Key`.
 pub fn drop_lookalikes(sources: &[KeySource], fields: &mut Fields) {
     let is_key = |same: fn(&[u8], &[u8]) -> bool, name: &[u8]| {
         sources.iter().any(|key| matches!(&key.source, Source::Header(own) if same(own.as_bytes(), name)))

@@ -1,5 +1,5 @@
-//! Reads a client's key out of a field or a cookie as tolerantly as any backend does. A client that is held to a limit by
-//! its key must not get around it by writing the key so that a backend reads it and we read another one, or none.
+//! Reads a client's key out of a field or a cookie as tolerantly as any backend does. A client that is held to a limit
+//! by its key must not get around it by writing the key so that a backend reads it and we read another one, or none.
 
 use std::borrow::Cow;
 
@@ -40,8 +40,8 @@ fn trimmed(value: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
     }
 }
 
-/// Replaces blanks outside of ASCII by spaces. Backends that read text trim and split at U+00A0 as at a space, whether it
-/// comes in UTF-8 or as the single byte of Latin-1.
+/// Replaces blanks outside of ASCII by spaces. Backends that read text trim and split at U+00A0 as at a space, whether
+/// it comes in UTF-8 or as the single byte of Latin-1.
 fn with_plain_blanks(bytes: &[u8]) -> Cow<'_, [u8]> {
     if bytes.is_ascii() {
         return bytes.into();
@@ -56,8 +56,8 @@ fn with_plain_blanks(bytes: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// The tokens of `Bearer TOKEN` (RFC 6750 §2.1) in a value of `Authorization`: whatever follows the word, in any case
-/// (RFC 9110 §11.1), and blanks, up to a comma or a blank. Backends find the word by splitting or by searching, and a proxy
-/// may have joined several fields.
+/// (RFC 9110 §11.1), and blanks, up to a comma or a blank. Backends find the word by splitting or by searching, and a
+/// proxy may have joined several fields.
 pub(super) fn bearer(value: &[u8]) -> impl Iterator<Item = KeyValue<'_>> {
     let (value, others) = match with_plain_blanks(value) {
         Cow::Borrowed(value) => (value, Vec::new()),
@@ -92,8 +92,9 @@ fn behind_bearer(text: &[u8]) -> Option<&[u8]> {
     Some(&text[at + WORD.len()..])
 }
 
-/// The values of one cookie in a line of `Cookie`. Pairs are separated by `;` (RFC 6265 §4.2.1); older parsers also split at
-/// commas and blanks, so the name counts wherever it comes before a `=`. Looks at each byte a bounded number of times.
+/// The values of one cookie in a line of `Cookie`. Pairs are separated by `;` (RFC 6265 §4.2.1); older parsers also
+/// split at commas and blanks, so the name counts wherever it comes before a `=`. Looks at each byte a bounded number
+/// of times.
 pub(super) fn cookies<'a>(line: &'a [u8], name: &'a str) -> impl Iterator<Item = KeyValue<'a>> {
     let (line, others) = match with_plain_blanks(line) {
         Cow::Borrowed(line) => (line, Vec::new()),
@@ -137,16 +138,16 @@ fn cookies_in<'a>(line: &'a [u8], name: &'a str) -> impl Iterator<Item = KeyValu
     })
 }
 
-/// Whether a backend may read a cookie's name as that one: some decode it, end it at a NUL or ignore its case, and PHP turns
-/// `.`, space and `[` into `_`. Looks no further than the name is long.
+/// Whether a backend may read a cookie's name as that one: some decode it, end it at a NUL or ignore its case, and PHP
+/// turns `.`, space and `[` into `_`. Looks no further than the name is long.
 fn is_name(found: &[u8], name: &str) -> bool {
     let letter = |byte: u8| if matches!(byte, b'.' | b' ' | b'[') { b'_' } else { byte.to_ascii_lowercase() };
     percent_decode(found).take_while(|byte| *byte != 0).map(letter).eq(name.bytes().map(letter))
 }
 
-/// The value behind a cookie's `=`, without quotes and escapes (RFC 2109 §4.1), percent-decoded. Other quotes than a pair
-/// around the whole value, and a NUL, are [`Several`]: some backends keep such a quote and others remove it, and a NUL ends
-/// the value for some.
+/// The value behind a cookie's `=`, without quotes and escapes (RFC 2109 §4.1), percent-decoded. Other quotes than a
+/// pair around the whole value, and a NUL, are [`Several`]: some backends keep such a quote and others remove it, and a
+/// NUL ends the value for some.
 fn cookie_value(behind: &[u8]) -> KeyValue<'_> {
     let behind = behind.trim_ascii_start();
     let value = match behind.strip_prefix(b"\"") {

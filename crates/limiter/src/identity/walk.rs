@@ -12,15 +12,15 @@ use balancer_http::framing::bytes::{TOKEN, is};
 pub struct ClientAddress {
     /// The client's address; never v4-mapped.
     pub address: IpAddr,
-    /// The TCP peer's port, if the peer itself is the client. The port of another hop is dropped, so that an `ip:port` entry
-    /// matches only TCP peers.
+    /// The TCP peer's port, if the peer itself is the client. The port of another hop is dropped, so that an `ip:port`
+    /// entry matches only TCP peers.
     pub port: Option<u16>,
     /// Whether the peer is a trusted proxy, so that its forwarding fields count.
     pub peer_trusted: bool,
 }
 
-/// Finds the client's address. It is the peer's, unless the peer is a trusted proxy. Then it is the first address from the
-/// right of `X-Forwarded-For` that is not a trusted proxy's; `Forwarded` (RFC 7239) is read only if there is no
+/// Finds the client's address. It is the peer's, unless the peer is a trusted proxy. Then it is the first address from
+/// the right of `X-Forwarded-For` that is not a trusted proxy's; `Forwarded` (RFC 7239) is read only if there is no
 /// `X-Forwarded-For`. An element without an address ends the walk: the hop before it is the client, at worst the peer.
 ///
 /// A client outside of `trusted` has no influence on the result, if every trusted proxy appends to `X-Forwarded-For` or
@@ -70,8 +70,8 @@ impl Walk<'_> {
     fn forwarded(&mut self, fields: &Fields) {
         let values: Vec<&[u8]> = fields.all("forwarded").collect();
         for value in values.into_iter().rev() {
-            // Split from the left, since from the right a comma inside a quoted string looks like any other. A client that
-            // leaves a string open spoils the element that a proxy appends behind it, which ends the walk at once.
+            // Split from the left, since from the right a comma inside a quoted string looks like any other. A client
+            // that leaves a string open spoils the element that a proxy appends behind it, which ends the walk at once.
             let elements = split_unquoted(value, b',');
             for element in elements.into_iter().rev().filter(|element| !element.trim_ascii().is_empty()) {
                 if !self.step(forwarded_for(element)) {

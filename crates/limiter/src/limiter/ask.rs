@@ -9,8 +9,8 @@ use crate::request_rules::RequestRule;
 use crate::terms::{BucketSpec, MAX_BUCKETS, Terms};
 use balancer_importance::Importance;
 
-/// Most buckets of an ordinary request: those of its client and of one rule. A request may have more, if the readings of its
-/// path meet several rules; then the limiter has to allocate.
+/// Most buckets of an ordinary request: those of its client and of one rule. A request may have more, if the readings
+/// of its path meet several rules; then the limiter has to allocate.
 pub const MAX_ASKED: usize = 2 * MAX_BUCKETS;
 
 /// The limit in force for a client, and where it comes from. Cheap to clone.
@@ -91,8 +91,8 @@ pub struct Ask<'a> {
 }
 
 impl<'a> Ask<'a> {
-    /// Asks for one token of each bucket of a limit. When the table is full, a client without an entry counts with a crowd of
-    /// the default.
+    /// Asks for one token of each bucket of a limit. When the table is full, a client without an entry counts with a
+    /// crowd of the default.
     pub fn of(grant: &'a Grant) -> Self {
         let room = match grant.entry {
             EntryKind::Default => Room::Shared(Crowds::OF_DEFAULT),

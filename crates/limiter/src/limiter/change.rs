@@ -30,9 +30,9 @@ pub struct Shared<'a> {
 }
 
 impl Shared<'_> {
-    /// What an entry grants. Its own bound on requests at once, weight and priority win over its plan's. If its plan is not
-    /// known (it was just made and this process has not heard of it, or its row can't be read), its client gets what clients
-    /// without an entry get; so does the client of an entry that can't be read.
+    /// What an entry grants. Its own bound on requests at once, weight and priority win over its plan's. If its plan is
+    /// not known (it was just made and this process has not heard of it, or its row can't be read), its client gets
+    /// what clients without an entry get; so does the client of an entry that can't be read.
     pub fn resolve(&self, limit: &ClientLimit, entry: EntryKind) -> Granted {
         if limit.is_unreadable() {
             return self.of_default();
@@ -59,7 +59,8 @@ impl Shared<'_> {
         Granted::Limited(Grant { terms, entry, plan, per_instance })
     }
 
-    /// For an address without an entry of its own: the key by which it is counted, what it gets, and the range that decided.
+    /// For an address without an entry of its own: the key by which it is counted, what it gets, and the range that
+    /// decided.
     pub fn of_address(&self, address: IpAddr) -> (ClientKey, Granted, Option<&Range>) {
         match self.ranges.longest(address) {
             Some(range) => {
@@ -70,7 +71,8 @@ impl Shared<'_> {
         }
     }
 
-    /// Where an address without an entry of its own counts when the table is full. `range`: the one that decides about it.
+    /// Where an address without an entry of its own counts when the table is full. `range`: the one that decides about
+    /// it.
     pub fn room(&self, range: Option<&Range>) -> Room {
         match range {
             None => Room::Shared(Crowds::OF_DEFAULT),
@@ -79,8 +81,8 @@ impl Shared<'_> {
         }
     }
 
-    /// What the clients of a network get that are counted as one. `None`: they count with a shared range, and their own buckets
-    /// are not used any more.
+    /// What the clients of a network get that are counted as one. `None`: they count with a shared range, and their own
+    /// buckets are not used any more.
     fn of_group(&self, group: IpNet) -> Option<Granted> {
         match self.ranges.holding(group) {
             Some(range) if range.limit.shared => None,
@@ -99,8 +101,8 @@ impl Shared<'_> {
 }
 
 impl Limiter {
-    /// Puts other numbers in force for one client. [`Limiter::acquire`] does that too, but only with the next request, and
-    /// until then tokens would flow in at the old rate. Takes one shard's lock.
+    /// Puts other numbers in force for one client. [`Limiter::acquire`] does that too, but only with the next request,
+    /// and until then tokens would flow in at the old rate. Takes one shard's lock.
     pub fn retune(&self, client: ClientKey, granted: &Granted, when: Moment) {
         let Some(grant) = granted.grant() else { return self.forget(client) };
         let hash = self.hash(client);
@@ -110,8 +112,8 @@ impl Limiter {
         }
     }
 
-    /// The ranges or the default have changed: puts the new numbers in force for all clients without an entry of their own, and
-    /// for their crowds. Takes every shard's lock, one after another.
+    /// The ranges or the default have changed: puts the new numbers in force for all clients without an entry of their
+    /// own, and for their crowds. Takes every shard's lock, one after another.
     pub fn shared_changed(&self, shared: Shared<'_>, when: Moment) {
         let with_crowds = shared.ranges.iter().filter(|_| self.crowds() > 0);
         let crowds: HashMap<Crowds, &Range> = with_crowds.map(|range| (range.crowds(), range)).collect();
@@ -164,10 +166,10 @@ impl Limiter {
 
     /// One entry was created or updated (`limit`), or deleted (`None`). `shared` is the state after the change.
     ///
-    /// An entry may give a client buckets of its own that it did not have before: that of an `ip:port`, of an IPv6 address
-    /// inside a prefix, or of an address inside a shared range. They start with the levels of the buckets with which the client
-    /// counted until then, changed as with any other change of numbers. After the entry is deleted, the client counts with the
-    /// others again.
+    /// An entry may give a client buckets of its own that it did not have before: that of an `ip:port`, of an IPv6
+    /// address inside a prefix, or of an address inside a shared range. They start with the levels of the buckets with
+    /// which the client counted until then, changed as with any other change of numbers. After the entry is deleted,
+    /// the client counts with the others again.
     ///
     /// Takes one lock at a time; for a range all shards' locks.
     pub fn entry_changed(
@@ -200,8 +202,8 @@ impl Limiter {
         }
     }
 
-    /// Gives a client buckets of its own, with the levels of the first client in `before` that has a row. If it has buckets of
-    /// its own already, only puts the numbers in force.
+    /// Gives a client buckets of its own, with the levels of the first client in `before` that has a row. If it has
+    /// buckets of its own already, only puts the numbers in force.
     fn adopt(&self, own: ClientKey, before: &[ClientKey], granted: &Granted, when: Moment) {
         let Some(grant) = granted.grant() else { return self.forget(own) };
         let start =

@@ -14,8 +14,8 @@ use crate::identity::ClientKey;
 use balancer_time::Moment;
 
 impl Limiter {
-    /// Sets the key by which clients' crowds are chosen. With the same key they are the same after a restart; otherwise a
-    /// restart could give a full bucket to a client whose crowd's is empty. Has no effect once a crowd was chosen.
+    /// Sets the key by which clients' crowds are chosen. With the same key they are the same after a restart; otherwise
+    /// a restart could give a full bucket to a client whose crowd's is empty. Has no effect once a crowd was chosen.
     pub fn spread_by(&self, key: u64) {
         let _ = self.spread.set(SipHasher13::new_with_keys(key, key.rotate_left(32)));
     }
@@ -73,12 +73,14 @@ impl Limiter {
                 rows.table.insert(TableRow::new(crowd, hash, Slots::default()))
             }
         };
-        // No hot buckets: each process chooses crowds by itself, so what a crowd spends means nothing to other instances.
+        // No hot buckets: each process chooses crowds by itself, so what a crowd spends means nothing to other
+        // instances.
         (self.act_on(rows.table.row_mut(row), None, ask, act), CountedRow { client: crowd, hash })
     }
 
-    /// The levels of a crowd, with which a client leaves it, and whether the client has to stay: the members' requests under
-    /// way are counted together, so it stays while there are some and its limit bounds them. Takes one shard's lock.
+    /// The levels of a crowd, with which a client leaves it, and whether the client has to stay: the members' requests
+    /// under way are counted together, so it stays while there are some and its limit bounds them. Takes one shard's
+    /// lock.
     pub(super) fn left_of(&self, crowd: ClientKey, ask: Ask<'_>) -> (Slots, bool) {
         if self.crowds() == 0 {
             return Default::default();

@@ -41,8 +41,8 @@ impl Decision {
         Self { overflow, ..self }
     }
 
-    /// What each bucket of the [`Ask`] answered, in the order of [`Ask::buckets`]. There may be more elements behind these,
-    /// which mean nothing. If the bound on requests at once refused, none of them means anything.
+    /// What each bucket of the [`Ask`] answered, in the order of [`Ask::buckets`]. There may be more elements behind
+    /// these, which mean nothing. If the bound on requests at once refused, none of them means anything.
     pub fn verdicts(&self) -> &[Verdict] {
         &self.verdicts
     }
@@ -74,8 +74,8 @@ pub(super) fn decide(
     decision
 }
 
-/// The decision about a request that even full buckets refuse: its client needs no row, since there is nothing to remember.
-/// `None`: full buckets would allow it. Allocates nothing for an ordinary request.
+/// The decision about a request that even full buckets refuse: its client needs no row, since there is nothing to
+/// remember. `None`: full buckets would allow it. Allocates nothing for an ordinary request.
 pub(super) fn refused_by_full(ask: Ask<'_>, when: Moment) -> Option<Decision> {
     let crowded = ask.max_in_flight() == Some(0);
     let refuses =

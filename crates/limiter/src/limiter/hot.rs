@@ -60,20 +60,22 @@ pub(super) struct HotBucket {
     shares: Shares,
     /// Tokens that others spent, as far as they were charged here.
     pub elsewhere: u64,
-    /// How much others are assumed to have spent since their last reports, in millionths, by the last [`HotBucket::foresee`].
+    /// How much others are assumed to have spent since their last reports, in millionths, by the last
+    /// [`HotBucket::foresee`].
     pub ahead_micro: i64,
-    /// What flowed in lately while the bucket was full, in millionths. If others spent as much at that time, it would have
-    /// found room, so it pays for their reports.
+    /// What flowed in lately while the bucket was full, in millionths. If others spent as much at that time, it would
+    /// have found room, so it pays for their reports.
     spare: u64,
     spare_at: Nanos,
     /// What is left over of [`HotBucket::leak`], in millionths: less than a token.
     leaked: u64,
     /// Tokens that others reported for a period that has not begun here: the number of that period, and how many.
     early: Option<(u32, u64)>,
-    /// How much more than it gave out was taken off the level in this silence, in millionths, since others were assumed to give
-    /// out their parts.
+    /// How much more than it gave out was taken off the level in this silence, in millionths, since others were assumed
+    /// to give out their parts.
     presumed: i64,
-    /// How much was taken off when this silence began for what others had spent and not reported, in millionths, and when.
+    /// How much was taken off when this silence began for what others had spent and not reported, in millionths, and
+    /// when.
     guessed: (i64, Nanos),
 }
 
@@ -108,7 +110,8 @@ impl HotBucket {
         now < self.hot_until
     }
 
-    /// Makes it hot, or keeps it hot for longer. `hidden`: tokens that were spent while it was quiet, which are published.
+    /// Makes it hot, or keeps it hot for longer. `hidden`: tokens that were spent while it was quiet, which are
+    /// published.
     pub fn heat(&mut self, hidden: u64, now: Nanos) {
         if !self.is_hot(now) {
             self.published += hidden;
@@ -117,8 +120,8 @@ impl HotBucket {
         self.hot_until = now.saturating_add(HOT_FOR);
     }
 
-    /// Tokens were spent here. [`HotBucket::foresee`] must have been called before, with the limit. True: so many are untold that
-    /// the bucket has become urgent.
+    /// Tokens were spent here. [`HotBucket::foresee`] must have been called before, with the limit. True: so many are
+    /// untold that the bucket has become urgent.
     #[inline]
     pub fn spend(&mut self, cost: u32, now: Nanos) -> bool {
         self.published += u64::from(cost);
@@ -143,7 +146,8 @@ impl HotBucket {
         self.published - self.told
     }
 
-    /// Whether there is something to report with the next regular flush: untold tokens, or that it is not spent any more.
+    /// Whether there is something to report with the next regular flush: untold tokens, or that it is not spent any
+    /// more.
     pub fn is_changed(&self) -> bool {
         self.untold() > 0 || self.telling.rate > 0.0
     }
@@ -164,8 +168,8 @@ impl HotBucket {
         !self.is_hot(now) && is_told && !is_awaited
     }
 
-    /// How many tokens instances would not know of if it were forgotten: untold ones, and those that are spent here and elsewhere
-    /// until the next report.
+    /// How many tokens instances would not know of if it were forgotten: untold ones, and those that are spent here and
+    /// elsewhere until the next report.
     pub fn weight(&self) -> f64 {
         self.untold() as f64 + (self.telling.rate + self.others.rate()) * seconds(TICK)
     }
@@ -220,8 +224,8 @@ impl HotBucket {
         self.others.keep(known);
     }
 
-    /// So many millionths flowed in while reports could not reach anybody: as many untold tokens need not be reported any more,
-    /// since they would have flowed in at the others too.
+    /// So many millionths flowed in while reports could not reach anybody: as many untold tokens need not be reported
+    /// any more, since they would have flowed in at the others too.
     pub fn leak(&mut self, micro: u64) {
         let (untold, leaked) = (self.untold(), self.leaked.saturating_add(micro));
         let tokens = (leaked / bucket::MICRO as u64).min(untold);
@@ -229,7 +233,8 @@ impl HotBucket {
         self.leaked = if tokens == untold { 0 } else { leaked % bucket::MICRO as u64 };
     }
 
-    /// Another instance reported tokens of a period that has not begun here. Of two such periods only the later one is kept.
+    /// Another instance reported tokens of a period that has not begun here. Of two such periods only the later one is
+    /// kept.
     pub fn keep_early(&mut self, turn: u32, tokens: u64) {
         match &mut self.early {
             Some((known, sum)) if *known == turn => *sum = sum.saturating_add(tokens),
@@ -256,9 +261,9 @@ impl HotBucket {
         tokens - known
     }
 
-    /// How much others are assumed to have spent since their last reports, in millionths, less what found no room meanwhile
-    /// (`over`: how much found no room just now). See [`Others::ahead`]: it leaves this instance its part of the rate. Also kept
-    /// in [`HotBucket::ahead_micro`].
+    /// How much others are assumed to have spent since their last reports, in millionths, less what found no room
+    /// meanwhile (`over`: how much found no room just now). See [`Others::ahead`]: it leaves this instance its part of
+    /// the rate. Also kept in [`HotBucket::ahead_micro`].
     #[inline]
     pub fn foresee(&mut self, limit: Limit, link: PeerLinkState, over: u64, now: Nanos) -> i64 {
         self.put_in_force(limit, link.members);
@@ -268,8 +273,8 @@ impl HotBucket {
         self.ahead_micro
     }
 
-    /// How much is to be charged for tokens that others reported, in millionths: less what found no room lately (`over`: just
-    /// now), since it would have found room if those tokens had been taken at once.
+    /// How much is to be charged for tokens that others reported, in millionths: less what found no room lately
+    /// (`over`: just now), since it would have found room if those tokens had been taken at once.
     pub fn pay_with_spare(&mut self, tokens: u64, limit: Limit, members: u32, over: u64, now: Nanos) -> i64 {
         self.put_in_force(limit, members);
         self.spare(over, now);
@@ -297,9 +302,9 @@ impl HotBucket {
         whole(ahead - if counts { self.spare as i64 } else { 0 })
     }
 
-    /// How much others are assumed to have spent and not reported when a silence begins, in millionths: as their last reports say
-    /// (`ahead`), or in proportion to what this instance has not reported, if it spends `part` of all; the larger of the two.
-    /// `over`: how much found no room.
+    /// How much others are assumed to have spent and not reported when a silence begins, in millionths: as their last
+    /// reports say (`ahead`), or in proportion to what this instance has not reported, if it spends `part` of all; the
+    /// larger of the two. `over`: how much found no room.
     pub fn untold_by_others(&self, ahead: i64, part: f64, over: u64) -> i64 {
         let as_here = self.untold() as f64 * (1.0 - part) / part * MICRO;
         ahead.max((as_here as i64).saturating_sub_unsigned(over))
@@ -321,8 +326,8 @@ impl HotBucket {
         }
     }
 
-    /// This instance's part of a bucket while it is cut off: the share of its reports in all reports of late, and at least half
-    /// of an even part.
+    /// This instance's part of a bucket while it is cut off: the share of its reports in all reports of late, and at
+    /// least half of an even part.
     pub fn part(&self, limit: Limit, members: u32, now: Nanos) -> f64 {
         let tau_s = tau_s(limit);
         let own = self.telling.lately.at(now, tau_s);
@@ -331,8 +336,8 @@ impl HotBucket {
         if own + others > 0.0 { (own / (own + others)).max(even / 2.0) } else { even }
     }
 
-    /// A silence is over: begins another episode. `missing`: untold tokens that have not flowed in since. The episode begins
-    /// with them, so that an instance that has just begun to hear charges all of them.
+    /// A silence is over: begins another episode. `missing`: untold tokens that have not flowed in since. The episode
+    /// begins with them, so that an instance that has just begun to hear charges all of them.
     pub fn begin_again(&mut self, episode: u32, missing: u64, now: Nanos) {
         // Not urgent, even if it was: the request to report it is gone, and the next token that is spent asks again.
         (self.episode, self.published, self.told, self.loud) = (episode, missing, 0, false);
@@ -343,9 +348,9 @@ impl HotBucket {
         }
     }
 
-    /// The bucket was filled because that period has begun: what was spent before does not count any more, reported or not.
-    /// Begins another episode, so that no instance adds the new count to the old one. Returns what others have already reported
-    /// of the period, in millionths.
+    /// The bucket was filled because that period has begun: what was spent before does not count any more, reported or
+    /// not. Begins another episode, so that no instance adds the new count to the old one. Returns what others have
+    /// already reported of the period, in millionths.
     pub fn begin_period(&mut self, episode: u32, turn: u32) -> i64 {
         (self.episode, self.published, self.told, self.loud) = (episode, 0, 0, false);
         (self.telling.rate, self.ahead_micro, self.guessed, self.presumed) = (0.0, 0, (0, 0), 0);
@@ -357,7 +362,8 @@ impl HotBucket {
     }
 }
 
-/// Rounds down to whole tokens, in millionths: nobody spends less than one, and a fraction would empty a bucket of one token.
+/// Rounds down to whole tokens, in millionths: nobody spends less than one, and a fraction would empty a bucket of one
+/// token.
 #[inline]
 fn whole(micro: i64) -> i64 {
     // Most often there is less than one, which needs no division.

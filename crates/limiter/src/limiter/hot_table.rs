@@ -8,8 +8,8 @@ use crate::identity::ClientKey;
 use crate::terms::BucketId;
 use balancer_time::Nanos;
 
-/// Most hot buckets of a process, about 300 bytes each with two other instances. About three times as many as can be reported
-/// in a second (20 flushes of [`crate::budget::MAX_REPORTS`]).
+/// Most hot buckets of a process, about 300 bytes each with two other instances. About three times as many as can be
+/// reported in a second (20 flushes of [`crate::budget::MAX_REPORTS`]).
 pub(super) const MAX_HOT: usize = 16_384;
 
 /// Counts over all shards.
@@ -96,8 +96,8 @@ impl HotTable {
         }
     }
 
-    /// Whether there is a bucket of that client. All its buckets are in this shard. Looks at all of the shard's, which are
-    /// [`MAX_HOT`] / 256 on average, but only when a bucket becomes hot or quiet.
+    /// Whether there is a bucket of that client. All its buckets are in this shard. Looks at all of the shard's, which
+    /// are [`MAX_HOT`] / 256 on average, but only when a bucket becomes hot or quiet.
     fn holds(&self, client: ClientKey) -> bool {
         self.buckets.iter().flatten().any(|bucket| bucket.client == client)
     }

@@ -12,8 +12,8 @@ use crate::identity::ClientKey;
 use crate::terms::BucketId;
 use balancer_time::{Moment, Nanos};
 
-/// Restored clients, and clients that other instances report, may exceed twice the bound on clients by so many rows: it is not
-/// known which of them are named by entries, or are crowds.
+/// Restored clients, and clients that other instances report, may exceed twice the bound on clients by so many rows: it
+/// is not known which of them are named by entries, or are crowds.
 const MADE_BEYOND: usize = 1 << 17;
 
 /// What a client has left.
@@ -28,8 +28,8 @@ pub struct ClientLevels {
 }
 
 impl Limiter {
-    /// What a client has left in the buckets of a request, as the request would find them. Changes nothing. Takes one shard's
-    /// lock.
+    /// What a client has left in the buckets of a request, as the request would find them. Changes nothing. Takes one
+    /// shard's lock.
     pub fn levels(&self, client: ClientKey, ask: Ask<'_>, when: Moment) -> ClientLevels {
         let link = self.link.at(when.now);
         let look = |row: &TableRow, hot: &HotTable| {
@@ -65,10 +65,10 @@ impl Limiter {
         self.fills.load(Ordering::Relaxed)
     }
 
-    /// Makes the buckets of all clients full for which `chosen` is true. For a client that has sent no request here, it is not
-    /// known which kind of entry decides: `chosen` is asked as if it were its range, and its buckets are made full later, if
-    /// that turns out to be true. Takes one shard's lock after another, for a bounded number of rows each time, and calls
-    /// `chosen` under it.
+    /// Makes the buckets of all clients full for which `chosen` is true. For a client that has sent no request here, it
+    /// is not known which kind of entry decides: `chosen` is asked as if it were its range, and its buckets are made
+    /// full later, if that turns out to be true. Takes one shard's lock after another, for a bounded number of rows
+    /// each time, and calls `chosen` under it.
     pub fn fill_where(&self, chosen: impl Fn(ClientKey, EntryKind) -> bool) {
         self.fills.fetch_add(1, Ordering::Relaxed);
         for shard in &self.shards {
@@ -123,12 +123,12 @@ impl Limiter {
         row.map_or_else(R::default, |row| look(row, &rows.hot))
     }
 
-    /// Calls `each` with every bucket of the clients that changed after `seq`; 0: with all buckets. Returns the number to give
-    /// as `seq` the next time. A bucket that was full and forgotten is left out. `each` is called without any lock, and may see
-    /// a bucket twice.
+    /// Calls `each` with every bucket of the clients that changed after `seq`; 0: with all buckets. Returns the number
+    /// to give as `seq` the next time. A bucket that was full and forgotten is left out. `each` is called without any
+    /// lock, and may see a bucket twice.
     ///
-    /// Each call begins a new epoch before it looks into any shard, and rows get their stamps under the shard's lock. So a row
-    /// that changes after the look has the stamp of the new epoch, and is shown the next time.
+    /// Each call begins a new epoch before it looks into any shard, and rows get their stamps under the shard's lock.
+    /// So a row that changes after the look has the stamp of the new epoch, and is shown the next time.
     pub fn changed_since(&self, seq: u32, mut each: impl FnMut(ClientKey, &Slot)) -> u32 {
         let told = self.epoch.fetch_add(1, Ordering::SeqCst);
         let mut changed = Vec::new();
@@ -149,9 +149,9 @@ impl Limiter {
         self.clients() + self.crowds() < self.max_clients.saturating_mul(2) + MADE_BEYOND
     }
 
-    /// Restores a bucket that was saved `age` nanoseconds ago, with what flowed in since. If there is such a bucket, the lower
-    /// level counts. A full one is not made. False: there is no room, not even beyond the bound on clients. Takes one shard's
-    /// lock.
+    /// Restores a bucket that was saved `age` nanoseconds ago, with what flowed in since. If there is such a bucket,
+    /// the lower level counts. A full one is not made. False: there is no room, not even beyond the bound on clients.
+    /// Takes one shard's lock.
     pub fn restore(&self, client: ClientKey, saved: &Saved, age: Nanos, when: Moment) -> bool {
         let slot = Slot::restored(saved, age, when);
         if slot.until_full(when) == Some(0) {

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use super::SHARDS;
 use balancer_time::Nanos;
 
-/// The state of the connection to the other instances. Only [`crate::budget::Budget`] writes it, except for what decisions
-/// ask to be reported. In cache lines of its own, since every decision reads it.
+/// The state of the connection to the other instances. Only [`crate::budget::Budget`] writes it, except for what
+/// decisions ask to be reported. In cache lines of its own, since every decision reads it.
 #[repr(align(128))]
 pub(crate) struct PeerLink {
-    /// How many instances share the budget, this one included; 0: no other was ever heard, and nothing is shared. With the bit
-    /// [`MISSED`] if another one is missed.
+    /// How many instances share the budget, this one included; 0: no other was ever heard, and nothing is shared. With
+    /// the bit [`MISSED`] if another one is missed.
     members: AtomicU32,
     /// How many silences have ended.
     returns: AtomicU32,
@@ -36,8 +36,8 @@ const MISSED: u32 = 1 << 31;
 /// The state that one decision reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PeerLinkState {
-    /// Instances that share the budget, this one included; 1: there is no other. If the only others are missed, one of them
-    /// counts, since it may hear this instance.
+    /// Instances that share the budget, this one included; 1: there is no other. If the only others are missed, one of
+    /// them counts, since it may hear this instance.
     pub members: u32,
     /// Nothing is heard, though there are others: this instance holds itself to its part.
     pub cut_off: bool,
@@ -96,8 +96,8 @@ impl PeerLink {
         self.heard_at.load(Ordering::Relaxed)
     }
 
-    /// Sets how many instances share the budget, this one included, and whether another one is missed. Does nothing until there
-    /// was a second one, so that an instance alone pays nothing for sharing.
+    /// Sets how many instances share the budget, this one included, and whether another one is missed. Does nothing
+    /// until there was a second one, so that an instance alone pays nothing for sharing.
     pub fn set_members(&self, members: usize, misses_one: bool) {
         if members < 2 && self.members.load(Ordering::Relaxed) == 0 {
             return;
@@ -129,7 +129,8 @@ impl PeerLink {
         let _ = self.waker.set(waker);
     }
 
-    /// Something has to be sent soon. Calls the waker, but only once until [`PeerLink::take_asked`]. No lock may be held.
+    /// Something has to be sent soon. Calls the waker, but only once until [`PeerLink::take_asked`]. No lock may be
+    /// held.
     pub fn ask(&self) {
         if !self.asked.swap(true, Ordering::AcqRel)
             && let Some(wake) = self.waker.get()

@@ -9,18 +9,18 @@ use balancer_time::Nanos;
 /// For so long after a report its sender is assumed to go on spending.
 const FORESEEN: Nanos = 3 * TICK;
 
-/// A report that is older says nothing any more: an instance that spends reports each tick, and one that is not heard for so
-/// long is dead.
+/// A report that is older says nothing any more: an instance that spends reports each tick, and one that is not heard
+/// for so long is dead.
 const VOID: Nanos = 6 * TICK;
 
 /// Since when this instance hears the others: at first, or after a silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HearingSince {
-    /// When hearing began. If a counter was last heard before, what it has grown by may have been spent in the silence, and
-    /// tokens that flowed in since are not charged.
+    /// When hearing began. If a counter was last heard before, what it has grown by may have been spent in the silence,
+    /// and tokens that flowed in since are not charged.
     pub began: Nanos,
-    /// Hearing has begun only just: a counter that was not heard before is only a base, and not even its fresh tokens are
-    /// charged, unless an episode begins with them.
+    /// Hearing has begun only just: a counter that was not heard before is only a base, and not even its fresh tokens
+    /// are charged, unless an episode begins with them.
     pub is_new: bool,
     /// The silence has not ended: a message may have been held up for as long as nothing was heard.
     pub is_silent: bool,
@@ -57,7 +57,8 @@ struct PeerSpending {
     lately: Lately,
 }
 
-/// What others are assumed to have spent, as a straight line over time. Kept so that a decision need not add up all peers.
+/// What others are assumed to have spent, as a straight line over time. Kept so that a decision need not add up all
+/// peers.
 #[derive(Clone, Copy, Debug, Default)]
 struct Outlook {
     /// The line holds from here to `until`.
@@ -109,13 +110,14 @@ impl Others {
                 (report.spent - base).saturating_sub(tokens_of(report.limit, now.saturating_sub(from)));
             let least = if since.is_silent || since.is_new { 0 } else { fresh.min(report.spent - base) };
             let new = missing.max(least);
-            // In a silence, what flowed in since the base is not charged. While nothing is charged the base stays, so that of
-            // several reports that come at once this is taken off once.
+            // In a silence, what flowed in since the base is not charged. While nothing is charged the base stays, so
+            // that of several reports that come at once this is taken off once.
             (Heard::CaughtUp(new), (!since.is_silent || new > 0 || !known).then_some(report.spent))
         } else if is_behind && since.is_new && !begins {
             (Heard::Baseline, Some(report.spent))
         } else {
-            // The first report that comes of an episode need not be its first: only its fresh tokens are new for certain.
+            // The first report that comes of an episode need not be its first: only its fresh tokens are new for
+            // certain.
             let new = if !is_first && same { report.spent - told.spent } else { fresh };
             (Heard::New(new), Some(report.spent))
         };
@@ -160,9 +162,9 @@ impl Others {
     }
 
     /// How much they are assumed to have spent since their last reports, in millionths. Each goes on at its rate for
-    /// [`FORESEEN`] at most, and that counts until the report is [`VOID`]; all together spend at most `most` tokens a second.
-    /// Reports from before `heard_since`, the end of the last silence, do not count: they were taken into account when that
-    /// silence began.
+    /// [`FORESEEN`] at most, and that counts until the report is [`VOID`]; all together spend at most `most` tokens a
+    /// second. Reports from before `heard_since`, the end of the last silence, do not count: they were taken into
+    /// account when that silence began.
     pub fn ahead(&self, most: f64, heard_since: Nanos, now: Nanos) -> i64 {
         let spent = |peer: &PeerSpending| peer.rate * seconds(now.saturating_sub(peer.heard).min(FORESEEN));
         let sum: f64 = self.active(heard_since, now).map(spent).sum();

@@ -75,7 +75,8 @@ impl Limiter {
         let Rows { table, hot, .. } = &mut *rows;
         let row = table.row_mut(number);
         row.begin_after_fill();
-        // Gets no stamp, so that it is not saved: the instance that spends saves the level, and the lowest saved one counts.
+        // Gets no stamp, so that it is not saved: the instance that spends saves the level, and the lowest saved one
+        // counts.
         let mut sharing = Sharing::new(link, client, hot, &self.counts);
         match row.slots.hear(peer, report, since, &mut sharing, when) {
             None => Charged::NoRoom,
@@ -84,8 +85,8 @@ impl Limiter {
         }
     }
 
-    /// A silence is over: all hot buckets begin another episode. Untold tokens that have flowed in since are not reported. Takes
-    /// one shard's lock after another.
+    /// A silence is over: all hot buckets begin another episode. Untold tokens that have flowed in since are not
+    /// reported. Takes one shard's lock after another.
     pub(crate) fn begin_episodes(&self, now: Nanos) {
         for shard in self.shards.iter().filter(|_| self.counts.hot() > 0) {
             let mut rows = shard.0.lock();
@@ -101,8 +102,8 @@ impl Limiter {
         }
     }
 
-    /// The others hear this instance again: drops untold tokens that have flowed in while they did not. Takes one shard's lock
-    /// after another.
+    /// The others hear this instance again: drops untold tokens that have flowed in while they did not. Takes one
+    /// shard's lock after another.
     pub(crate) fn leak_untold(&self, when: Moment) {
         let Some(link) = self.link.at(when.now).filter(|_| self.counts.hot() > 0) else { return };
         for shard in &self.shards {
@@ -119,8 +120,8 @@ impl Limiter {
         }
     }
 
-    /// Appends at most `most` reports, the most urgent first. True: there are more. [`Round::All`] also forgets hot buckets that
-    /// are over. Takes one shard's lock after another.
+    /// Appends at most `most` reports, the most urgent first. True: there are more. [`Round::All`] also forgets hot
+    /// buckets that are over. Takes one shard's lock after another.
     pub(crate) fn collect_reports(
         &self,
         round: Round<'_>,
@@ -152,8 +153,8 @@ impl Limiter {
         candidates.len() > most
     }
 
-    /// Makes room in a table that is almost full: removes the hot buckets with the least to report, so that clients that spend
-    /// much are reported, however many there are. Takes one shard's lock after another.
+    /// Makes room in a table that is almost full: removes the hot buckets with the least to report, so that clients
+    /// that spend much are reported, however many there are. Takes one shard's lock after another.
     fn drain(&self) {
         let mut all = Vec::with_capacity(MAX_HOT);
         for (number, shard) in self.shards.iter().enumerate() {

@@ -21,8 +21,8 @@ pub(super) struct CountedRow {
 }
 
 impl Limiter {
-    /// Decides about a request as [`Limiter::acquire`] does. An allowed request gets a seat, to be held until it ends. Takes the
-    /// same locks.
+    /// Decides about a request as [`Limiter::acquire`] does. An allowed request gets a seat, to be held until it ends.
+    /// Takes the same locks.
     pub fn admit(
         self: &Arc<Self>,
         client: ClientKey,

@@ -1,4 +1,5 @@
-//! What follows from a limit for one of several instances: its part, how much it may leave unreported, how long reports count.
+//! What follows from a limit for one of several instances: its part, how much it may leave unreported, how long reports
+//! count.
 
 use crate::limit::Limit;
 use balancer_time::Nanos;
@@ -6,8 +7,8 @@ use balancer_time::Nanos;
 /// How often all changes are reported.
 pub(crate) const TICK: Nanos = 500_000_000;
 
-/// How long it counts what flowed in and found no room in a full bucket: until the others have reported what they spent at that
-/// time, which would have made room.
+/// How long it counts what flowed in and found no room in a full bucket: until the others have reported what they spent
+/// at that time, which would have made room.
 pub(super) const SPARE_FOR: Nanos = TICK + 50_000_000;
 
 /// Millionths in a token.
@@ -70,7 +71,8 @@ pub(super) fn tokens_of(limit: Limit, span: Nanos) -> u64 {
     u64::try_from(u128::from(limit.rate.micro) * u128::from(span) / parts).unwrap_or(u64::MAX)
 }
 
-/// Seconds after which a report has 37 % of its weight in [`Lately`]: as long as the bucket takes to fill, but 10 to 60.
+/// Seconds after which a report has 37 % of its weight in [`Lately`]: as long as the bucket takes to fill, but 10 to
+/// 60.
 pub(super) fn tau_s(limit: Limit) -> f64 {
     if limit.rate.micro == 0 {
         return 60.0;

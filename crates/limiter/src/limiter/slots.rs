@@ -1,7 +1,8 @@
 //! The buckets of one client. The first is in the client's row; with a second one, all are on the heap.
 //!
-//! A bucket is found by its id, so that it keeps its level if another limit or plan has a bucket of that name. Buckets that
-//! are not in force any more stay until they are full: a client that is put on another plan and back gains nothing.
+//! A bucket is found by its id, so that it keeps its level if another limit or plan has a bucket of that name. Buckets
+//! that are not in force any more stay until they are full: a client that is put on another plan and back gains
+//! nothing.
 
 mod hear;
 mod mark;
@@ -26,8 +27,8 @@ pub(super) use share::Sharing;
 /// more, the fullest of the others is removed, since it restricts the client least.
 const MAX_OF_LIMITS: usize = 4 * MAX_BUCKETS;
 
-/// Most buckets of rules and routes that a client has at once: as many as can be in force. So none of these is forgotten
-/// before it is full; otherwise a client could get fresh buckets by using many routes.
+/// Most buckets of rules and routes that a client has at once: as many as can be in force. So none of these is
+/// forgotten before it is full; otherwise a client could get fresh buckets by using many routes.
 const MAX_OF_RULES: usize = (MAX_RULES + MAX_ROUTES) * MAX_BUCKETS;
 
 const NANOS_PER_SEC: Nanos = 1_000_000_000;
@@ -71,9 +72,9 @@ impl Slot {
         self.reset.map(|reset| (reset, self.turn))
     }
 
-    /// Brings it to `when`: counts what has flowed in, or fills it if a new period has begun. If the wall clock was set back, the
-    /// bucket keeps its level and is in the period that the clock shows. Otherwise, after a clock was ahead for a moment, clients
-    /// would have to wait until the time that it had shown.
+    /// Brings it to `when`: counts what has flowed in, or fills it if a new period has begun. If the wall clock was set
+    /// back, the bucket keeps its level and is in the period that the clock shows. Otherwise, after a clock was ahead
+    /// for a moment, clients would have to wait until the time that it had shown.
     fn settle(&mut self, when: Moment) -> Flow {
         match self.reset {
             None => {
@@ -110,8 +111,8 @@ impl Slot {
         }
     }
 
-    /// Puts the numbers of a bucket in force. False: they were in force. If its kind of period stays the same it is not settled:
-    /// if a new period has begun, the next call that settles it fills it by the new numbers.
+    /// Puts the numbers of a bucket in force. False: they were in force. If its kind of period stays the same it is not
+    /// settled: if a new period has begun, the next call that settles it fills it by the new numbers.
     fn put_in_force(&mut self, spec: &BucketSpec, when: Moment) -> bool {
         let limit = spec.in_force();
         if self.bucket.limit() == limit && self.reset == spec.reset {
@@ -154,8 +155,8 @@ impl Slot {
 pub(super) struct Slots(SmallVec<[Slot; 1]>);
 
 impl Slots {
-    /// Takes the tokens that a request needs from every bucket, or from none if an enforced one refuses. Writes the answer of
-    /// each, in the order of [`Ask::buckets`]. True: allowed. Allocates nothing for buckets that exist.
+    /// Takes the tokens that a request needs from every bucket, or from none if an enforced one refuses. Writes the
+    /// answer of each, in the order of [`Ask::buckets`]. True: allowed. Allocates nothing for buckets that exist.
     pub fn acquire(&mut self, ask: Ask<'_>, when: Moment, verdicts: &mut [Verdict]) -> bool {
         self.prepare(ask, when);
         let mut allowed = true;

@@ -1,7 +1,7 @@
 //! The clients of one shard: rows without gaps, in chunks, and an index of them by hash.
 //!
-//! Rows without gaps can be walked by number, a few at a time, to find full buckets. Chunks do not move when the table grows,
-//! so an insert copies at most the index, which has 8 bytes a place.
+//! Rows without gaps can be walked by number, a few at a time, to find full buckets. Chunks do not move when the table
+//! grows, so an insert copies at most the index, which has 8 bytes a place.
 
 use super::ask::{Ask, Grant};
 use super::slots::Slots;
@@ -15,8 +15,8 @@ use balancer_time::Moment;
 pub(super) enum Decider {
     /// An entry of that kind.
     Entry(EntryKind),
-    /// Not known: the client was restored, or another instance reported it, and it has sent no request here. No change of
-    /// ranges or of the default may touch it.
+    /// Not known: the client was restored, or another instance reported it, and it has sent no request here. No change
+    /// of ranges or of the default may touch it.
     Unknown,
     /// Not known, and its range was filled meanwhile: if that decides, the buckets are full.
     UnknownFilled,
@@ -61,8 +61,8 @@ impl TableRow {
         (self.decider, self.plan) = (Decider::Entry(grant.entry), grant.plan);
     }
 
-    /// Another instance reports tokens of the client. If its range was filled since the last ones, these are spent from full
-    /// buckets. (If another entry decides about the client, it gains what it had spent before.)
+    /// Another instance reports tokens of the client. If its range was filled since the last ones, these are spent from
+    /// full buckets. (If another entry decides about the client, it gains what it had spent before.)
     pub fn begin_after_fill(&mut self) {
         if self.decider == Decider::UnknownFilled {
             self.slots.forget();
@@ -101,8 +101,8 @@ const CHUNK: usize = 64;
 /// Places in the smallest index.
 const MIN_PLACES: usize = 8;
 
-/// A place of the index, which uses linear probing and backward-shift deletion and is at most 3/4 full. `row` is the number of
-/// a row, or `u32::MAX` for an empty place.
+/// A place of the index, which uses linear probing and backward-shift deletion and is at most 3/4 full. `row` is the
+/// number of a row, or `u32::MAX` for an empty place.
 #[derive(Clone, Copy)]
 struct IndexPlace {
     hash: u32,

@@ -1,6 +1,6 @@
-//! Simulates several instances in one thread, with a clock of its own. Limiter and budget are the real ones; messages take
-//! time, get lost or are held up; instances die and join; the database stops. For `tests/budget.rs`, `tests/one_way.rs` and
-//! `benches/budget.rs`.
+//! Simulates several instances in one thread, with a clock of its own. Limiter and budget are the real ones; messages
+//! take time, get lost or are held up; instances die and join; the database stops. For `tests/budget.rs`,
+//! `tests/one_way.rs` and `benches/budget.rs`.
 #![allow(dead_code)]
 
 pub mod loads;
@@ -192,7 +192,8 @@ impl World {
             };
             let is_own = self.instances[to].as_ref().is_some_and(|instance| instance.id == from);
             if is_own && arrival - now > DEAD_AFTER {
-                // The real driver ignores an own message that took so long: it does not show that the others hear it now.
+                // The real driver ignores an own message that took so long: it does not show that the others hear it
+                // now.
                 continue;
             }
             self.plan(arrival, Event::Message(to, from, Arc::clone(&reports)));

@@ -146,8 +146,8 @@ impl Lease {
         }
     }
 
-    /// The answer's head came at `now`. If the backend's bound is measured, the request gives its place back: the line is
-    /// woken, and its client is not charged any more, unless the request goes on to hold a place of the pool.
+    /// The answer's head came at `now`. If the backend's bound is measured, the request gives its place back: the line
+    /// is woken, and its client is not charged any more, unless the request goes on to hold a place of the pool.
     pub fn answered(&mut self, now: Nanos) {
         let Some(place) = self.place.take() else { return };
         place.answered(now);

@@ -20,7 +20,8 @@ use balancer_time::Nanos;
 const MAX_REPICKS: usize = 4;
 
 /// How often a pick begins again at all. After [`MAX_REPICKS`] it does so only if other requests took the last place of
-/// what it picked meanwhile, so more than a few in a row are a fault of ours, which must not keep a thread busy for ever.
+/// what it picked meanwhile, so more than a few in a row are a fault of ours, which must not keep a thread busy for
+/// ever.
 const MAX_ROUNDS: usize = 1_000;
 
 /// The settings by which endpoints are picked.

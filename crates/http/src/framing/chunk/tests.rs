@@ -56,7 +56,8 @@ fn whole_bodies_are_decoded_and_end_where_they_end() {
     }
 }
 
-/// What is between a chunk's size and its line end. `None`: a request may have it; else the index of the first wrong byte.
+/// What is between a chunk's size and its line end. `None`: a request may have it; else the index of the first wrong
+/// byte.
 const EXTENSIONS: &[(&[u8], Option<usize>)] = &[
     (b";a", None),
     (b";a;b;c", None),
@@ -276,7 +277,10 @@ proptest! {
     #[test]
     fn the_verdict_on_a_damaged_body_is_the_same_however_it_is_cut(
         (mut wire, _) in wire(),
-        damage in prop::collection::vec((any::<prop::sample::Index>(), prop::sample::select(b"\r\n 0;:gZ\x00\xff".to_vec())), 1..4),
+        damage in prop::collection::vec(
+            (any::<prop::sample::Index>(), prop::sample::select(b"\r\n 0;:gZ\x00\xff".to_vec())),
+            1..4,
+        ),
         places in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
     ) {
         for (place, byte) in damage {

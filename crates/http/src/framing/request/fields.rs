@@ -17,9 +17,9 @@ pub(super) struct Summary {
     pub keep_alive: bool,
 }
 
-/// Names that must not come with an underscore for a hyphen: a backend that makes a variable of each field (CGI, RFC 3875
-/// §4.1.18) would take `Content_Length` for `Content-Length`. Such a field is dropped; so is one whose hyphened name
-/// [`is_claim`].
+/// Names that must not come with an underscore for a hyphen: a backend that makes a variable of each field (CGI,
+/// RFC 3875 §4.1.18) would take `Content_Length` for `Content-Length`. Such a field is dropped; so is one whose
+/// hyphened name [`is_claim`].
 const OURS: &[&str] = &[
     "content-length",
     "content-type",
@@ -222,7 +222,8 @@ impl FieldReader<'_> {
         Ok(())
     }
 
-    /// Whether the body is chunked. RFC 9112 §6.1, §6.3: `chunked` comes once and last, else the end of the body is unknown.
+    /// Whether the body is chunked. RFC 9112 §6.1, §6.3: `chunked` comes once and last, else the end of the body is
+    /// unknown.
     fn is_chunked(&self) -> Result<bool, FramingRefusal> {
         let Codings { count, chunked, chunked_is_last } = self.codings;
         match (count, chunked) {

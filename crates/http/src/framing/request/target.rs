@@ -1,5 +1,5 @@
-//! The request target: origin form, absolute form, asterisk form (RFC 9112 §3.2). Authority form belongs to CONNECT, which
-//! is refused before this.
+//! The request target: origin form, absolute form, asterisk form (RFC 9112 §3.2). Authority form belongs to CONNECT,
+//! which is refused before this.
 
 use percent_encoding::percent_encode_byte;
 
@@ -69,9 +69,9 @@ pub(super) fn resolve<'a>(
     Ok(Some(authority))
 }
 
-/// Appends bytes to a target. UTF-8 text stays as it is, except for blanks and control characters above ASCII: these, and
-/// bytes that are not UTF-8, are percent-encoded. Otherwise a backend might end the target at one of them, as Python's
-/// `http.server` does at A0, which is a blank in ISO 8859-1.
+/// Appends bytes to a target. UTF-8 text stays as it is, except for blanks and control characters above ASCII: these,
+/// and bytes that are not UTF-8, are percent-encoded. Otherwise a backend might end the target at one of them, as
+/// Python's `http.server` does at A0, which is a blank in ISO 8859-1.
 fn push(target: &mut String, bytes: &[u8]) {
     if bytes.is_ascii() {
         target.push_str(as_text(bytes));

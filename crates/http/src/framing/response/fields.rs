@@ -38,8 +38,8 @@ impl<'a> FieldReader<'a> {
         }
     }
 
-    /// Reads `field-name ":" OWS field-value OWS CRLF` (RFC 9112 §5) and returns where the next line begins. If the rules
-    /// accept it, whitespace before the colon is removed (§5.1), and folded lines are joined to the value (§5.2).
+    /// Reads `field-name ":" OWS field-value OWS CRLF` (RFC 9112 §5) and returns where the next line begins. If the
+    /// rules accept it, whitespace before the colon is removed (§5.1), and folded lines are joined to the value (§5.2).
     pub fn line(&mut self, bytes: &[u8], start: usize) -> Result<usize, Stop> {
         if matches!(bytes[start], b' ' | b'\t') {
             return Err(match self.lines {

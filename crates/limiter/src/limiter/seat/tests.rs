@@ -19,7 +19,8 @@ fn grant(capacity: u32, most: u32) -> Grant {
 
 const NOW: Moment = Moment { now: 1_000_000_000, wall_s: 0 };
 
-/// Runs `each` on that many threads at once. Returns the largest number of requests that were under way at the same time.
+/// Runs `each` on that many threads at once. Returns the largest number of requests that were under way at the same
+/// time.
 fn most_at_once(
     limiter: &Arc<Limiter>,
     threads: u32,

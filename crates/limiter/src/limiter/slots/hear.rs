@@ -88,8 +88,8 @@ impl Slot {
 }
 
 impl Slots {
-    /// Charges a report of another instance, for whose bucket a slot is made if there is none. `None`: there is no room for
-    /// another hot bucket.
+    /// Charges a report of another instance, for whose bucket a slot is made if there is none. `None`: there is no room
+    /// for another hot bucket.
     pub fn hear(
         &mut self,
         peer: u32,

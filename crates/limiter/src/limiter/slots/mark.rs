@@ -3,13 +3,13 @@
 use crate::bucket::MICRO;
 use crate::limit::Limit;
 
-/// What a slot remembers about sharing, in 8 bytes. While it is quiet: what is hidden from the others, in millionths of a
-/// token. While it is held to a part: that part, the number of the silence, and whether it gave out more than it had.
+/// What a slot remembers about sharing, in 8 bytes. While it is quiet: what is hidden from the others, in millionths of
+/// a token. While it is held to a part: that part, the number of the silence, and whether it gave out more than it had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark(u64);
 
-/// This bit is set while the slot is held to a part. What is hidden is less than 2 × 10^15, so it reaches neither this bit
-/// nor the next.
+/// This bit is set while the slot is held to a part. What is hidden is less than 2 × 10^15, so it reaches neither this
+/// bit nor the next.
 const PARTED: u64 = 1 << 63;
 
 /// This bit is set if the slot gave out more than it had.
@@ -70,15 +70,16 @@ impl Mark {
 }
 
 impl Mark {
-    /// So many millionths flowed into the bucket: as many of the hidden ones are dropped as this instance's part of these.
+    /// So many millionths flowed into the bucket: as many of the hidden ones are dropped as this instance's part of
+    /// these.
     pub fn leak(&mut self, gained_micro: u64, members: u32) {
         if self.hidden_micro() > 0 {
             self.0 = self.0.saturating_sub(part_of(gained_micro, members));
         }
     }
 
-    /// Tokens were taken, and are hidden. True: so many are hidden that the others have to hear of it: a quarter of an even
-    /// part of the capacity.
+    /// Tokens were taken, and are hidden. True: so many are hidden that the others have to hear of it: a quarter of an
+    /// even part of the capacity.
     pub fn hide(&mut self, cost: u32, full: Limit, members: u32) -> bool {
         let most = u64::from(full.capacity) * MICRO as u64;
         // At most the capacity, since a bucket can't lack more.
@@ -100,7 +101,8 @@ impl Mark {
     }
 }
 
-/// `whole / members`, perhaps one less. Multiplies by an inverse, since a division takes a tenth of the time of a decision.
+/// `whole / members`, perhaps one less. Multiplies by an inverse, since a division takes a tenth of the time of a
+/// decision.
 fn part_of(whole: u64, members: u32) -> u64 {
     const MOST: usize = 64;
     const INVERSE: [u64; MOST + 1] = {

@@ -1,6 +1,7 @@
-//! Buckets that are held to a part, because this instance is cut off from the others. Level and numbers stay those of the
-//! whole bucket, but each token costs `1 / part` tokens of the level. So the bucket gives out its part of the capacity and of
-//! the rate, and nothing has to be converted when the silence ends, or when it is saved or checked to be full.
+//! Buckets that are held to a part, because this instance is cut off from the others. Level and numbers stay those of
+//! the whole bucket, but each token costs `1 / part` tokens of the level. So the bucket gives out its part of the
+//! capacity and of the rate, and nothing has to be converted when the silence ends, or when it is saved or checked to
+//! be full.
 
 use super::super::link::PeerLinkState;
 use super::Slot;
@@ -26,7 +27,8 @@ impl Slot {
             return;
         }
         if self.mark.owes() {
-            // What it gave out beyond its part was taken off as if the others had spent theirs, which they report themselves.
+            // What it gave out beyond its part was taken off as if the others had spent theirs, which they report
+            // themselves.
             self.bucket.forgive(link.returned_at.min(now));
         }
         self.mark = Mark::QUIET;
@@ -37,9 +39,9 @@ impl Slot {
         if self.is_parted() { self.mark.price(cost) } else { i64::from(cost) * MICRO }
     }
 
-    /// The level at which `cost` tokens are given out, in millionths. If the part can never hold as many, the bucket gives them
-    /// out when it is full, and owes the rest. Otherwise a client with a capacity of one token, or with one costly request,
-    /// would be refused as long as the silence lasts.
+    /// The level at which `cost` tokens are given out, in millionths. If the part can never hold as many, the bucket
+    /// gives them out when it is full, and owes the rest. Otherwise a client with a capacity of one token, or with one
+    /// costly request, would be refused as long as the silence lasts.
     pub(super) fn needs(&self, cost: u32) -> i64 {
         let capacity = self.bucket.limit().capacity;
         let price = self.price(cost);

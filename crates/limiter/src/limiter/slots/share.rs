@@ -1,5 +1,5 @@
-//! Buckets that several instances share: decisions take into account what others are assumed to spend, hide a few tokens from
-//! them and publish more, and hold the bucket to a part while this instance is cut off.
+//! Buckets that several instances share: decisions take into account what others are assumed to spend, hide a few
+//! tokens from them and publish more, and hold the bucket to a part while this instance is cut off.
 
 use super::super::hot::{HotBucket, ToldBucket};
 use super::super::hot_table::{HotCounts, HotPlace, HotTable};
@@ -61,8 +61,8 @@ impl Slot {
         self.hot = None;
     }
 
-    /// A silence is over: gives back what was taken off for others when it began, as far as that has not flowed in since; the
-    /// others will report what they spent. Returns how many of the untold tokens have not flowed in since.
+    /// A silence is over: gives back what was taken off for others when it began, as far as that has not flowed in
+    /// since; the others will report what they spent. Returns how many of the untold tokens have not flowed in since.
     pub(in super::super) fn settle_silence(&mut self, hot: &mut HotBucket, now: Nanos) -> u64 {
         let limit = self.bucket.limit();
         let flowed = |since: Nanos| Bucket::full(limit, since).flow(now);
@@ -79,8 +79,8 @@ impl Slot {
         ToldBucket { limit, of_rule, has_own_row, reset }
     }
 
-    /// Brings it to `when` and puts these numbers in force. Returns whether it has `cost` tokens, without what others are
-    /// assumed to have spent.
+    /// Brings it to `when` and puts these numbers in force. Returns whether it has `cost` tokens, without what others
+    /// are assumed to have spent.
     #[inline(always)]
     fn holds_shared(
         &mut self,
@@ -100,8 +100,8 @@ impl Slot {
         self.bucket.level_micro() - ahead >= self.needs(cost)
     }
 
-    /// Does to a copy of a slot what [`Slot::holds_shared`] does, and takes off what others are assumed to have spent: then it
-    /// is as the next request would find it.
+    /// Does to a copy of a slot what [`Slot::holds_shared`] does, and takes off what others are assumed to have spent:
+    /// then it is as the next request would find it.
     fn foresee(
         &mut self,
         spec: &BucketSpec,
@@ -161,15 +161,16 @@ impl Slot {
                 _ => self.hide(spec.in_force(), cost, sharing, when.now),
             }
         }
-        // The level that the client is told is without what others are assumed to have spent; it is not taken off for good.
+        // The level that the client is told is without what others are assumed to have spent; it is not taken off for
+        // good.
         self.bucket.shift(-ahead);
         let verdict = self.verdict(cost, enough, when);
         self.bucket.shift(ahead);
         verdict
     }
 
-    /// As [`Slot::settle`]. If a new period has begun, what was spent before does not count any more, and what others have
-    /// already reported of this period is charged.
+    /// As [`Slot::settle`]. If a new period has begun, what was spent before does not count any more, and what others
+    /// have already reported of this period is charged.
     #[inline(always)]
     pub(super) fn settle_shared(&mut self, sharing: &mut Sharing<'_>, when: Moment) -> Flow {
         let flow = self.settle(when);
@@ -182,8 +183,8 @@ impl Slot {
         flow
     }
 
-    /// How many millionths the level has to be lower for what others are assumed to have spent. While this instance is cut off,
-    /// the bucket is held to its part instead, and it is 0.
+    /// How many millionths the level has to be lower for what others are assumed to have spent. While this instance is
+    /// cut off, the bucket is held to its part instead, and it is 0.
     #[inline(always)]
     fn share(&mut self, full: Limit, flow: Flow, sharing: &mut Sharing<'_>, now: Nanos) -> i64 {
         let link = sharing.link;
@@ -218,8 +219,8 @@ impl Slot {
         }
     }
 
-    /// Drops what was spent here and has flowed in again: of hidden tokens as much as this instance's part of the flow, of untold
-    /// ones that can't be reported as much as the whole flow.
+    /// Drops what was spent here and has flowed in again: of hidden tokens as much as this instance's part of the flow,
+    /// of untold ones that can't be reported as much as the whole flow.
     pub(super) fn leak(&mut self, flow: Flow, sharing: &mut Sharing<'_>) {
         let Flow::In(micro, _) = flow else { return };
         self.mark.leak(micro, sharing.link.members);
@@ -246,7 +247,8 @@ impl Slot {
         }
     }
 
-    /// Makes it hot, or keeps it hot for longer; hidden tokens are published. `None`: there is no room for another hot bucket.
+    /// Makes it hot, or keeps it hot for longer; hidden tokens are published. `None`: there is no room for another hot
+    /// bucket.
     pub(super) fn heat<'h>(&mut self, sharing: &'h mut Sharing<'_>, now: Nanos) -> Option<&'h mut HotBucket> {
         let place = match self.hot {
             Some(place) => place,
@@ -265,13 +267,15 @@ fn part_of(hot: Option<&HotBucket>, full: Limit, link: PeerLinkState, now: Nanos
     hot.map_or_else(|| even_part(link.members), |hot| hot.part(full, link.members, now))
 }
 
-/// The lowest level that the spending of others may cause, in millionths: as if each of them had taken the whole capacity.
+/// The lowest level that the spending of others may cause, in millionths: as if each of them had taken the whole
+/// capacity.
 pub(super) fn debt_of(limit: Limit, members: u32) -> i64 {
     -(i64::from(members.saturating_sub(1)) * i64::from(limit.capacity)).saturating_mul(MICRO)
 }
 
 impl Slots {
-    /// As [`Slots::acquire`], if instances share the budget. Not inlined, so that it does not make the other one slower.
+    /// As [`Slots::acquire`], if instances share the budget. Not inlined, so that it does not make the other one
+    /// slower.
     #[inline(never)]
     pub fn acquire_shared(
         &mut self,

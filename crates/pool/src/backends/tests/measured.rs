@@ -81,8 +81,8 @@ fn a_stream_is_charged_up_to_its_answers_head() {
     assert_eq!(queue.counted(who), 0, "and end but once");
 }
 
-/// Where the pool has a bound of its own, a stream goes on holding a place of that one: its client stays charged, and who waits
-/// for a place of the backend has a turn all the same.
+/// Where the pool has a bound of its own, a stream goes on holding a place of that one: its client stays charged, and
+/// who waits for a place of the backend has a turn all the same.
 #[test]
 fn a_stream_stays_charged_while_it_holds_a_place_of_the_pool() {
     let (pool, _) = one(&Settings { max_in_flight: Some(2), ..settings(1) });

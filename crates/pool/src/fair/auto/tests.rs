@@ -147,8 +147,9 @@ fn what_is_usual_follows_the_backend() {
 
 #[test]
 fn with_fewer_than_ten_answers_in_ten_seconds_nothing_moves_it() {
-    // It was lowered, and there would be room for many more. Seconds that an answer takes; the bound after five minutes. Of
-    // answers that take 18 s fewer than ten come in 10 s: 16 requests are in flight, with those that are held for long.
+    // It was lowered, and there would be room for many more. Seconds that an answer takes; the bound after five
+    // minutes. Of answers that take 18 s fewer than ten come in 10 s: 16 requests are in flight, with those that are
+    // held for long.
     for (took, bound) in [(18, 4), (2, 16)] {
         let mut backend = Backend::new(BOUNDS, 1e9, took * SECOND);
         backend.limit.limit = 4.0;

@@ -269,7 +269,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     let event = prop_oneof![
         6 => (0..18u64, 0..50u64).prop_map(|(client, before)| Event::Join { client, before: before * MS }),
         4 => prop_oneof![3 => Just(0), 1 => 1..12u8].prop_map(|passes| Event::Next { passes }),
-        4 => (any::<usize>(), prop::option::weighted(0.9, 0..200 * MS)).prop_map(|(which, held)| Event::End { which, held }),
+        4 => (any::<usize>(), prop::option::weighted(0.9, 0..200 * MS))
+            .prop_map(|(which, held)| Event::End { which, held }),
         1 => any::<usize>().prop_map(|which| Event::Leave { which }),
         4 => (0..400 * MS).prop_map(Event::Wait),
         1 => (0..4 * S).prop_map(Event::Wait),

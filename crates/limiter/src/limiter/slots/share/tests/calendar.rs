@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// 1,000 tokens a day. An instance whose clock is ahead spends of the next day; one whose clock is behind, of the last one.
+/// 1,000 tokens a day. An instance whose clock is ahead spends of the next day; one whose clock is behind, of the last
+/// one.
 #[test]
 fn what_others_spend_of_a_period_that_has_not_begun_here_is_missing_when_it_begins() {
     const DAY: u64 = 86_400;
