@@ -41,8 +41,8 @@ pub fn create_new(path: &Path) -> io::Result<File> {
     own().read(true).write(true).create_new(true).open(path)
 }
 
-/// Replaces a file in one step: a reader sees the old one or the new one. The new one is first written beside it, with the
-/// ending `new`. A link at either name is replaced and never followed. Makes the folder if it is missing.
+/// Replaces a file in one step: a reader sees the old one or the new one. The new one is first written beside it, with
+/// the ending `new`. A link at either name is replaced and never followed. Makes the folder if it is missing.
 ///
 /// # Errors
 /// It can't be written. The old one is still there.
@@ -67,8 +67,8 @@ pub fn replace(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     fs::rename(&beside, path)
 }
 
-/// Reads one of our files, at most `most` bytes of it. Links are refused, and so are pipes, on which a reader would wait for
-/// ever.
+/// Reads one of our files, at most `most` bytes of it. Links are refused, and so are pipes, on which a reader would
+/// wait for ever.
 ///
 /// # Errors
 /// It is not there, is no file, or can't be read.

@@ -1,10 +1,10 @@
-//! What happened within the last hour, in steps of 10 seconds: for all requests, for each pool and for each backend; and
-//! the moments that explain it. A thread that calls [`History::tick`] reads it from the counters, so that requests pay
-//! nothing for it.
+//! What happened within the last hour, in steps of 10 seconds: for all requests, for each pool and for each backend;
+//! and the moments that explain it. A thread that calls [`History::tick`] reads it from the counters, so that requests
+//! pay nothing for it.
 //!
-//! Its memory is bounded: a number takes 4 bytes, so a backend 9 × 360 × 4 = 13 KB, a pool 20 KB, all requests together 23 KB.
-//! Beside that the counters are kept as they were at two moments, 1.1 KB a backend, whether it has a history or not. With
-//! [`MAX_POOLS`] pools and [`MAX_BACKENDS`] backends it is 9 MB, with 21 backends in one pool 0.3 MB.
+//! Its memory is bounded: a number takes 4 bytes, so a backend 9 × 360 × 4 = 13 KB, a pool 20 KB, all requests together
+//! 23 KB. Beside that the counters are kept as they were at two moments, 1.1 KB a backend, whether it has a history or
+//! not. With [`MAX_POOLS`] pools and [`MAX_BACKENDS`] backends it is 9 MB, with 21 backends in one pool 0.3 MB.
 
 mod marks;
 mod reading;
@@ -37,12 +37,13 @@ const STEP_NS: Nanos = STEP_S * 1_000_000_000;
 /// The metrics of every scope. Rates are per second, percentiles in seconds.
 const SHARED: [&str; 9] = ["requests", "2xx", "3xx", "4xx", "5xx", "errors", "p50", "p95", "p99"];
 
-/// More metrics for all requests: refused by a limit; answered 429 and 503, by us or by a backend; under way at the end of
-/// the step; refused because every backend was full, in the order of [`QueueRefusal::ALL`].
+/// More metrics for all requests: refused by a limit; answered 429 and 503, by us or by a backend; under way at the end
+/// of the step; refused because every backend was full, in the order of [`QueueRefusal::ALL`].
 const OF_ALL: [&str; 7] =
     ["limited", "429", "503", "in_flight", "queue_full", "queue_target", "queue_timeout"];
 
-/// More metrics for a pool: requests in its line at the end of the step; requests that were sent again; refused as above.
+/// More metrics for a pool: requests in its line at the end of the step; requests that were sent again; refused as
+/// above.
 const OF_POOLS: [&str; 5] = ["waiting", "retries", "queue_full", "queue_target", "queue_timeout"];
 
 /// Whose history it is.
@@ -144,7 +145,8 @@ impl History {
         Self { metrics, kept: Mutex::new(kept) }
     }
 
-    /// To be called about once a second: marks what changed about backends and reloads, and ends a step when its time is over.
+    /// To be called about once a second: marks what changed about backends and reloads, and ends a step when its time
+    /// is over.
     pub fn tick(&self, backends: impl Iterator<Item = BackendNow>, now: Nanos) {
         let reloads = (self.metrics.reloads(Reload::Success), self.metrics.reloads(Reload::Failure));
         let mut kept = self.kept.lock();

@@ -9,8 +9,8 @@
 //!                         └──── limits cache (TTL + LRU) ── store threads ── PostgreSQL | SQLite
 //! ```
 //!
-//! The libraries under `crates/` decide and remember, without any I/O; the rooms here touch the world. `ARCHITECTURE.md` says
-//! which room may use which, and which invariants hold; cargo and `tests/tidy.rs` check it.
+//! The libraries under `crates/` decide and remember, without any I/O; the rooms here touch the world.
+//! `ARCHITECTURE.md` says which room may use which, and which invariants hold; cargo and `tests/tidy.rs` check it.
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::too_many_lines)]
 

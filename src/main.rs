@@ -72,7 +72,8 @@ fn check(options: &Options, env: &[(OsString, OsString)]) -> ExitCode {
     }
 }
 
-/// Ends with 0 or 1, never with 2, which is reserved in container health checks. With `--listen` it reads no configuration.
+/// Ends with 0 or 1, never with 2, which is reserved in container health checks. With `--listen` it reads no
+/// configuration.
 fn healthcheck(options: &Options, env: &[(OsString, OsString)]) -> ExitCode {
     let listen = match &options.listen {
         Some(text) => config::address(text)

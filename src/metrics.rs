@@ -1,9 +1,9 @@
-//! What is counted while requests are served. Counting takes no lock, and threads that count at the same time rarely share
-//! a cache line: counters lie in shards, each thread uses one of them, and a reader adds them up.
+//! What is counted while requests are served. Counting takes no lock, and threads that count at the same time rarely
+//! share a cache line: counters lie in shards, each thread uses one of them, and a reader adds them up.
 //!
-//! Some numbers are kept by another part of the program and are read from there (`app::series`): backends' health, checks and
-//! requests in flight (the pool), the cache (`store::cache`), clients and overflow (the limiter), connections and busy workers
-//! (the engine). Labels are bounded: never a client's id, never a path.
+//! Some numbers are kept by another part of the program and are read from there (`app::series`): backends' health,
+//! checks and requests in flight (the pool), the cache (`store::cache`), clients and overflow (the limiter),
+//! connections and busy workers (the engine). Labels are bounded: never a client's id, never a path.
 //!
 //! Every metric is declared here, also where another part keeps its number: its name, kind and help are a line of
 //! [`Family`], and nothing else can be shown.
@@ -63,8 +63,8 @@ struct Hot {
     keys: PerLabel<KeyResult>,
 }
 
-/// A request that is being served; counts as in flight until it is dropped. It holds its shard and not [`Metrics`], whose
-/// reference count would be a cache line that all threads write.
+/// A request that is being served; counts as in flight until it is dropped. It holds its shard and not [`Metrics`],
+/// whose reference count would be a cache line that all threads write.
 #[derive(Debug)]
 pub struct InFlight(Arc<Hot>);
 
@@ -181,8 +181,8 @@ pub type LabelPair<'a> = (&'static str, &'a str);
 pub type Show<'a> = dyn FnMut(Family, &[LabelPair<'_>], SeriesValue) + 'a;
 
 impl Metrics {
-    /// Shows every series, those of a family together. Series whose labels are known in advance are there from the start, at 0.
-    /// Counts that other threads make meanwhile may be in some series and not yet in others.
+    /// Shows every series, those of a family together. Series whose labels are known in advance are there from the
+    /// start, at 0. Counts that other threads make meanwhile may be in some series and not yet in others.
     pub fn visit(&self, show: &mut Show<'_>) {
         self.visit_requests(show);
         self.visit_connections(show);

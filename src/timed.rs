@@ -1,4 +1,5 @@
-//! A blocking socket that nothing holds up beyond a moment: however slowly the other side takes or gives, byte by byte too.
+//! A blocking socket that nothing holds up beyond a moment: however slowly the other side takes or gives, byte by byte
+//! too.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;

@@ -86,8 +86,8 @@ impl AccessRules {
         }
     }
 
-    /// [`AccessRules::check`] for `/metrics` of the admin listener, which the configuration may open to callers without a token.
-    /// A token that is sent all the same is judged.
+    /// [`AccessRules::check`] for `/metrics` of the admin listener, which the configuration may open to callers without
+    /// a token. A token that is sent all the same is judged.
     pub(super) fn check_metrics(
         &self,
         head: &RequestHead,

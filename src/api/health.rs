@@ -25,8 +25,8 @@ impl ProcessHealth {
         self.draining.load(Ordering::SeqCst)
     }
 
-    /// Some backend of some pool would be given a request now, and the process is not on its way out. One service that is
-    /// down is no reason to take the others' requests elsewhere.
+    /// Some backend of some pool would be given a request now, and the process is not on its way out. One service that
+    /// is down is no reason to take the others' requests elsewhere.
     pub(super) fn ready(&self) -> bool {
         !self.draining() && self.policy.load().pools.any_up()
     }

@@ -17,8 +17,8 @@ use super::faults::{self, MAX_FAULTS};
 /// The longest body of an API call, unless the call says otherwise.
 pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// Reads the whole body, at most `max_bytes`. A longer one is 413, and the connection is to end then: what is left of it
-/// is not read.
+/// Reads the whole body, at most `max_bytes`. A longer one is 413, and the connection is to end then: what is left of
+/// it is not read.
 pub(super) fn read_body(exchange: &mut BlockingRequest<'_>, max_bytes: usize) -> Result<Vec<u8>, Reject> {
     if matches!(exchange.head.length, BodyLength::Known(bytes) if bytes > max_bytes as u64) {
         return Err(too_large(max_bytes));
@@ -70,8 +70,8 @@ pub(super) fn read<T>(body: Vec<u8>, read: impl FnOnce(&mut Section<'_>) -> Opti
     read_node(node, "member", read)?.ok_or_else(|| bad("the body is incomplete".into()))
 }
 
-/// Reads the parameters of a query string, decoded as HTML forms are (WHATWG URL, application/x-www-form-urlencoded): `+`
-/// is a space, `%2B` a plus. Stricter than it where it would guess: a `%` without two hex digits and bytes that are
+/// Reads the parameters of a query string, decoded as HTML forms are (WHATWG URL, application/x-www-form-urlencoded):
+/// `+` is a space, `%2B` a plus. Stricter than it where it would guess: a `%` without two hex digits and bytes that are
 /// not UTF-8 are refused, since an id must arrive as it was meant. What is not read, or given twice, is a fault.
 pub(super) fn read_query<T>(
     query: Option<&str>,

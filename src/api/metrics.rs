@@ -16,8 +16,8 @@ pub(super) const PATH: &str = "/metrics";
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Shows each series once, and waits for nothing. A function, since some of what it gathers is the engine's, which the API
-/// may not use.
+/// Shows each series once, and waits for nothing. A function, since some of what it gathers is the engine's, which the
+/// API may not use.
 pub type Series = Box<dyn Fn(&mut Show<'_>) + Send + Sync>;
 
 const EXAMPLE: &str = "# HELP balancer_store_up 1 while the database answers.\n# TYPE balancer_store_up gauge\nbalancer_store_up 1\n";

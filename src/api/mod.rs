@@ -152,8 +152,8 @@ impl AdminApi {
         problem::answer(reject, request_id)
     }
 
-    /// The answer to a probe, which waits for nothing: an orchestrator is answered whatever calls wait for. `None`: it is none,
-    /// or asks for more than a stranger may know.
+    /// The answer to a probe, which waits for nothing: an orchestrator is answered whatever calls wait for. `None`: it
+    /// is none, or asks for more than a stranger may know.
     pub fn probe(&self, head: &RequestHead, surface: Surface, request_id: &str) -> Option<Answer> {
         let path = route::find(head.path(), surface, self.api_is_public)?.route()?.path;
         let is_probe = [ops::LIVEZ, ops::READYZ].contains(&path) && !ops::is_verbose(head);

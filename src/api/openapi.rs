@@ -1,5 +1,5 @@
-//! `/openapi.json`: the route table as an OpenAPI 3.1 document. Its paths are those of the listener that is asked, in the
-//! form in which it was asked: with `/-` or without.
+//! `/openapi.json`: the route table as an OpenAPI 3.1 document. Its paths are those of the listener that is asked, in
+//! the form in which it was asked: with `/-` or without.
 
 mod problems;
 

@@ -1,5 +1,5 @@
-//! Which backends there are: those of the configuration file, with the changes that were made by the API, and those that were
-//! added by the API.
+//! Which backends there are: those of the configuration file, with the changes that were made by the API, and those
+//! that were added by the API.
 
 use crate::config;
 use crate::store::backends::{BackendRow, BackendSettings};
@@ -21,8 +21,9 @@ impl WantedBackend {
     }
 }
 
-/// All backends of a pool: the file's in their order, then the stored ones in the order of their names. A backend of the file
-/// replaces a stored one of the same name, with a warning. A stored row that is no valid backend is left out, with an error.
+/// All backends of a pool: the file's in their order, then the stored ones in the order of their names. A backend of
+/// the file replaces a stored one of the same name, with a warning. A stored row that is no valid backend is left out,
+/// with an error.
 pub(super) fn wanted(pool: &str, file: &[BackendEntry], stored: &[BackendRow]) -> Vec<WantedBackend> {
     let own: Vec<(&str, &BackendSettings)> =
         stored.iter().filter_map(|row| Some((row.name_in(pool)?, &row.settings))).collect();

@@ -8,7 +8,8 @@ use super::{StartFailure, failed};
 use crate::budget::{Carrier, CarrierParts};
 use crate::config::BudgetScope;
 
-/// Takes part in the budget of all instances on this database. `None`: it is off, or the database can't pass messages on.
+/// Takes part in the budget of all instances on this database. `None`: it is off, or the database can't pass messages
+/// on.
 pub(super) fn take_part(
     scope: BudgetScope,
     shared: &SharedServices,

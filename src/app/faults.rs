@@ -1,5 +1,6 @@
-//! Faults that tests can't cause in another way. In debug builds, with `BALANCER_TEST_FAULTS` in the environment, a request on
-//! the public port for `/test/spin/MILLISECONDS` keeps its loop busy for so long, and one for `/test/panic` panics.
+//! Faults that tests can't cause in another way. In debug builds, with `BALANCER_TEST_FAULTS` in the environment, a
+//! request on the public port for `/test/spin/MILLISECONDS` keeps its loop busy for so long, and one for `/test/panic`
+//! panics.
 
 use std::sync::LazyLock;
 use std::time::Duration;

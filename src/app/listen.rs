@@ -25,8 +25,8 @@ pub(super) struct Bound {
 }
 
 impl Bound {
-    /// Opens every address. With `LISTEN_FDS` the first inherited socket replaces `listen`, and the second one `tls.listen`. If
-    /// `listen` is empty, the first one replaces `tls.listen`.
+    /// Opens every address. With `LISTEN_FDS` the first inherited socket replaces `listen`, and the second one
+    /// `tls.listen`. If `listen` is empty, the first one replaces `tls.listen`.
     pub fn open(config: &Config) -> Result<Self, StartFailure> {
         let mut given = listenfd::ListenFd::from_env();
         let mut inherited = |place: usize| {
@@ -74,8 +74,8 @@ fn bind(address: SocketAddr) -> Result<TcpListener, StartFailure> {
     open().map_err(|error| StartFailure::new(format!("can't listen on {address}: {error}")))
 }
 
-/// Raises the soft limit of open files to the hard one. Returns how many client connections fit: as many as are wanted, or
-/// fewer, so that descriptors are left for backends, the database and logs.
+/// Raises the soft limit of open files to the hard one. Returns how many client connections fit: as many as are wanted,
+/// or fewer, so that descriptors are left for backends, the database and logs.
 pub(super) fn raise_open_files(max_connections: usize) -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);

@@ -1,4 +1,5 @@
-//! Starts everything in order, and stops it in reverse. Nothing here ends the process: [`run`] returns, and `main` exits.
+//! Starts everything in order, and stops it in reverse. Nothing here ends the process: [`run`] returns, and `main`
+//! exits.
 
 mod backends;
 mod budget;
@@ -50,8 +51,8 @@ use tracing::SPANS_FLUSH;
 
 pub use source::ConfigSource;
 
-/// Worker threads of the admin listener on the portable engine. They are its own, so that it answers when every other worker is
-/// stuck. On the other engine the admin listener has a loop of its own.
+/// Worker threads of the admin listener on the portable engine. They are its own, so that it answers when every other
+/// worker is stuck. On the other engine the admin listener has a loop of its own.
 const ADMIN_WORKERS: usize = 2;
 /// How long the last access log lines may take to be written.
 const LOG_FLUSH: Duration = Duration::from_secs(2);
@@ -84,12 +85,12 @@ fn failed(what: &str) -> impl FnOnce(io::Error) -> StartFailure + '_ {
     move |error| StartFailure::new(format!("{what}: {error}"))
 }
 
-/// Runs until a signal ends it. Returns when everything has stopped. `source`: where `config` was read from; a reload reads it
-/// again.
+/// Runs until a signal ends it. Returns when everything has stopped. `source`: where `config` was read from; a reload
+/// reads it again.
 ///
 /// # Errors
-/// When an address can't be listened on, the database has a wrong schema, a thread can't be started, or requests did not end
-/// within `shutdown_timeout`.
+/// When an address can't be listened on, the database has a wrong schema, a thread can't be started, or requests did
+/// not end within `shutdown_timeout`.
 pub fn run(config: Config, source: ConfigSource) -> Result<(), StartFailure> {
     let clock = Clock::real();
     let _error_log = errors::start(&config.log, clock.clone()).map_err(failed("the error log"))?;

@@ -1,5 +1,5 @@
-//! Tells the service manager of each state (sd_notify(3)): one datagram to the socket that `NOTIFY_SOCKET` names, by path or
-//! abstract name. Does nothing when NOTIFY_SOCKET is not set.
+//! Tells the service manager of each state (sd_notify(3)): one datagram to the socket that `NOTIFY_SOCKET` names, by
+//! path or abstract name. Does nothing when NOTIFY_SOCKET is not set.
 
 use std::ffi::OsStr;
 use std::io;

@@ -1,5 +1,5 @@
-//! The running parts that follow the configuration and the stored backends. One thread owns them, and carries out one command
-//! after the other.
+//! The running parts that follow the configuration and the stored backends. One thread owns them, and carries out one
+//! command after the other.
 
 use std::io;
 use std::net::SocketAddr;
@@ -144,8 +144,8 @@ impl Parts {
         }
     }
 
-    /// Faults for backends that are our own listeners. The loader has checked the configured addresses; here the real ports are
-    /// known.
+    /// Faults for backends that are our own listeners. The loader has checked the configured addresses; here the real
+    /// ports are known.
     fn own_among(&self, config: &Config) -> Vec<FieldFault> {
         let own = |backend: &BackendEntry| {
             self.own_addresses.iter().find(|own| config::is_own(own, backend)).copied()
@@ -163,8 +163,8 @@ impl Parts {
         config.pools.iter().flat_map(of_pool).collect()
     }
 
-    /// Puts a checked configuration in force. What can still fail is logged, and then stays as it was: the start of a thread,
-    /// or files that have changed since they were checked.
+    /// Puts a checked configuration in force. What can still fail is logged, and then stays as it was: the start of a
+    /// thread, or files that have changed since they were checked.
     fn apply(&mut self, read: Config) -> Reloaded {
         let before = self.config.load_full();
         let (changed, needs_restart) =
@@ -189,10 +189,10 @@ impl Parts {
         Reloaded { changed, needs_restart }
     }
 
-    /// Makes the pools what the configuration and the store want. What takes time comes first: new names are looked up, and new
-    /// pools have their first checks. Then the pools that stay get their new backends, requests see all new pools and routes at
-    /// once, and last what is not wanted any more is removed. In this order no request is sent to a backend that is gone. A
-    /// removed pool gets no new requests, and those under way end there.
+    /// Makes the pools what the configuration and the store want. What takes time comes first: new names are looked up,
+    /// and new pools have their first checks. Then the pools that stay get their new backends, requests see all new
+    /// pools and routes at once, and last what is not wanted any more is removed. In this order no request is sent to a
+    /// backend that is gone. A removed pool gets no new requests, and those under way end there.
     fn apply_pools(&mut self, config: &Config, before: &Config) {
         if config.discovery != before.discovery {
             self.keeper.lookup = resolve::lookup(config.discovery.resolver);
@@ -261,8 +261,8 @@ impl Parts {
     }
 }
 
-/// The configuration in force after a reload: what was read for the keys that need no restart, and what was in force for the
-/// others. [`config::is_live`] has the same list of keys.
+/// The configuration in force after a reload: what was read for the keys that need no restart, and what was in force
+/// for the others. [`config::is_live`] has the same list of keys.
 fn in_force(read: Config, before: &Config) -> Config {
     Config {
         pools: read.pools,

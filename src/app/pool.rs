@@ -82,8 +82,8 @@ impl RunningPool {
         Ok(())
     }
 
-    /// Notes a configuration, or (`is_same`) only other stored backends. [`RunningPool::grow`] puts it in force. Returns the
-    /// backends whose addresses are needed for that; `None`: nothing changes.
+    /// Notes a configuration, or (`is_same`) only other stored backends. [`RunningPool::grow`] puts it in force.
+    /// Returns the backends whose addresses are needed for that; `None`: nothing changes.
     pub fn want(
         &mut self,
         config: &PoolConfig,
@@ -106,8 +106,8 @@ impl RunningPool {
     }
 
     /// Puts in force what [`RunningPool::want`] noted. Backends that are not wanted any more stay until
-    /// [`RunningPool::shrink`], since requests may still be sent to them. `found`: the addresses that were needed, in their
-    /// order. The log says what can't be started.
+    /// [`RunningPool::shrink`], since requests may still be sent to them. `found`: the addresses that were needed, in
+    /// their order. The log says what can't be started.
     pub fn grow(&mut self, found: &mut impl Iterator<Item = Vec<Located>>, keeping: &Keeping<'_>) {
         let config = self.next.clone();
         let before = std::mem::replace(&mut self.config, config.clone());
@@ -191,7 +191,8 @@ impl RunningPool {
         }
     }
 
-    /// Logs one line for each backend of which the operator, here or on another instance, wants something else than before.
+    /// Logs one line for each backend of which the operator, here or on another instance, wants something else than
+    /// before.
     pub fn say_withheld(&mut self) {
         let mut before = std::mem::take(&mut self.withheld);
         for group in self.pool.backends.backends() {
@@ -244,9 +245,9 @@ pub(super) fn in_force(running: &[RunningPool]) -> Pools {
     Pools::new(default, pools)
 }
 
-/// Finds the addresses of new pools' backends, and checks each endpoint once, before requests may go there. All pools do this
-/// at the same time, and none is waited for longer than [`RunningPool::first_patience`]. If something can't be started for one
-/// pool, the others go on.
+/// Finds the addresses of new pools' backends, and checks each endpoint once, before requests may go there. All pools
+/// do this at the same time, and none is waited for longer than [`RunningPool::first_patience`]. If something can't be
+/// started for one pool, the others go on.
 ///
 /// # Errors
 /// Says what could not be started, and for which pools.

@@ -49,8 +49,8 @@ fn begin_own(api: &AdminApi, accounts: &Accounts, asked: &NewRequest<'_>, surfac
     Step::Work(api.most_body_bytes(head, surface))
 }
 
-/// The answer to an API call that the engine refuses. Only a client that may make it is told that its body is too large, or
-/// that there are too many calls.
+/// The answer to an API call that the engine refuses. Only a client that may make it is told that its body is too
+/// large, or that there are too many calls.
 fn refuse_own(
     api: &AdminApi,
     accounts: &Accounts,

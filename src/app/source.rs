@@ -8,7 +8,8 @@ use crate::config::{self, Config, DatabaseUrl, Faults, Options};
 /// The name of the folder for our own files, beside the configuration, if no other folder is named.
 const DATA: &str = "data";
 
-/// The command line and the environment that the process was started with. Files that they name are read again each time.
+/// The command line and the environment that the process was started with. Files that they name are read again each
+/// time.
 #[derive(Clone, Debug, Default)]
 pub struct ConfigSource {
     /// The command line.
@@ -29,8 +30,8 @@ impl ConfigSource {
         std::env::split_paths(folders).next().filter(|folder| folder.is_absolute())
     }
 
-    /// The folder for an instance's own files; `None`: it writes none. Without a configuration file, files are written only to
-    /// a folder that was named.
+    /// The folder for an instance's own files; `None`: it writes none. Without a configuration file, files are written
+    /// only to a folder that was named.
     pub(super) fn own_folder(&self, config: &Config) -> Option<PathBuf> {
         match (&config.database.url, &self.options.data) {
             (DatabaseUrl::Memory, _) => None,

@@ -1,6 +1,6 @@
-//! What is done once a second or so: full buckets are forgotten, suppressed log lines are counted in the log, requests in line
-//! are woken (an ejection ends by time alone), renewed certificates are read, the history gets its next step, and measured
-//! bounds are moved.
+//! What is done once a second or so: full buckets are forgotten, suppressed log lines are counted in the log, requests
+//! in line are woken (an ejection ends by time alone), renewed certificates are read, the history gets its next step,
+//! and measured bounds are moved.
 
 use std::convert::Infallible;
 use std::io;

@@ -55,8 +55,8 @@ impl Tls {
         policy.redirecting(self.port.filter(|_| redirects))
     }
 
-    /// Puts a reloaded configuration in force for clients. It was checked with all its files. If they can't be used any more,
-    /// the log says so, and the certificates from before stay.
+    /// Puts a reloaded configuration in force for clients. It was checked with all its files. If they can't be used any
+    /// more, the log says so, and the certificates from before stay.
     pub fn apply(&self, config: &Config, clock: &Clock) {
         if let (Some(front), Some(tls)) = (&self.front, &config.tls)
             && let Err(error) = front.apply(&tls.front, clock.wall())

@@ -1,8 +1,8 @@
-//! `test_backend`: an echo server for trying a load balancer out. It answers every request with what was asked, as JSON.
-//! Options make its answers slow, failing, chunked or large.
+//! `test_backend`: an echo server for trying a load balancer out. It answers every request with what was asked, as
+//! JSON. Options make its answers slow, failing, chunked or large.
 //!
-//! Each connection has a thread. The thread pool of `tiny_http` leaves kept connections unserved in a burst, which would look
-//! like a backend that hangs.
+//! Each connection has a thread. The thread pool of `tiny_http` leaves kept connections unserved in a burst, which
+//! would look like a backend that hangs.
 #![forbid(unsafe_code)]
 
 use std::io::{self, Write};
@@ -28,7 +28,8 @@ use server::Server;
 /// Connections that wait to be accepted; the system may allow fewer.
 const BACKLOG: i32 = 4096;
 
-/// An echo server for trying a load balancer out: answers JSON with the method, the target and the body of each request.
+/// An echo server for trying a load balancer out: answers JSON with the method, the target and the body of each
+/// request.
 ///
 /// Prints `listening on http://ADDR` when it is ready. SIGUSR1 makes the health path fail, or pass again; SIGTERM and
 /// SIGINT end it.

@@ -1,5 +1,5 @@
-//! Decides what to do next. The driver is told what came and what time it is, and says what the sender is to do. It waits for
-//! nothing and does no I/O.
+//! Decides what to do next. The driver is told what came and what time it is, and says what the sender is to do. It
+//! waits for nothing and does no I/O.
 
 mod hear;
 
@@ -22,9 +22,9 @@ use crate::store::retry_after;
 /// Least time between two readings of the key because of messages that are signed with another one.
 const DOUBTED_AGAIN: Nanos = 60_000_000_000;
 
-/// After how long a message that the database has not taken counts as not sent. That is before this instance counts as cut
-/// off, since a cut off instance limits itself by what it told the others. If the message was sent after all, no harm is
-/// done: reports are counters that only grow.
+/// After how long a message that the database has not taken counts as not sent. That is before this instance counts as
+/// cut off, since a cut off instance limits itself by what it told the others. If the message was sent after all, no
+/// harm is done: reports are counters that only grow.
 const OVERDUE: Nanos = 1_000_000_000;
 
 /// Least time between two questions to the budget for what is to be told.
@@ -33,7 +33,8 @@ const SHORTEST: Nanos = 1_000_000;
 /// How often the state that others can see is renewed.
 const SHOW_EVERY: Nanos = 200_000_000;
 
-/// Most of our own messages whose return is awaited: more than we send within the time after which an instance is cut off.
+/// Most of our own messages whose return is awaited: more than we send within the time after which an instance is cut
+/// off.
 const MAX_AWAITED: usize = 256;
 
 /// What a driver is made of.
@@ -90,7 +91,8 @@ impl Driver {
     pub fn new(parts: DriverParts, when: Moment) -> Self {
         Self {
             own: InstanceId(parts.shown.own()),
-            // Ids are made at each start. Where one is set by hand and used again, the epoch tells the two starts apart.
+            // Ids are made at each start. Where one is set by hand and used again, the epoch tells the two starts
+            // apart.
             epoch: when.wall_s,
             key: None,
             address: parts.address.to_string(),
@@ -153,8 +155,8 @@ impl Driver {
         }
     }
 
-    /// When the next heartbeat is due: each second, and sooner if no message was heard for a while, so that a short stall
-    /// of the database does not cut off instances that have nothing else to say.
+    /// When the next heartbeat is due: each second, and sooner if no message was heard for a while, so that a short
+    /// stall of the database does not cut off instances that have nothing else to say.
     fn says_at(&self, now: Nanos) -> Nanos {
         let is_alone = !self.known.is_anyone_there(now);
         let quiet = if is_alone { Nanos::MAX } else { self.heard_at.max(self.told_at) + TICK };
@@ -278,7 +280,8 @@ impl Driver {
         Some(message.to_text(key))
     }
 
-    /// How long our messages take to come back: the last one that did, or the oldest that has not yet if that one takes longer.
+    /// How long our messages take to come back: the last one that did, or the oldest that has not yet if that one takes
+    /// longer.
     fn lag_at(&self, now: Nanos) -> Option<Nanos> {
         let overdue = self.awaited.front().map(|(_, told_at)| now.saturating_sub(*told_at));
         self.lag.map(|lag| lag.max(overdue.unwrap_or(0)))

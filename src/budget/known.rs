@@ -8,8 +8,8 @@ use balancer_time::Nanos;
 
 use super::shown::{InstanceShown, shown_id};
 
-/// Most instances that are remembered. Instances that are gone are remembered, too, so that an old message of theirs that
-/// somebody sends again does not bring them back.
+/// Most instances that are remembered. Instances that are gone are remembered, too, so that an old message of theirs
+/// that somebody sends again does not bring them back.
 const MAX_KNOWN: usize = 1024;
 
 /// What was heard of one instance.
@@ -93,8 +93,8 @@ impl KnownInstances {
         Noted::Stranger(self.strangers.insert(message.instance, now).is_none())
     }
 
-    /// The instances that were heard lately, to be told to them. Where a message has no room for all, each call returns the
-    /// next ones.
+    /// The instances that were heard lately, to be told to them. Where a message has no room for all, each call returns
+    /// the next ones.
     pub fn heard(&mut self, now: Nanos) -> Vec<u64> {
         let there = self.known.iter().filter(|(_, known)| known.is_there(now)).map(|(id, _)| *id);
         let lately = self.strangers.iter().filter(|(_, heard)| now.saturating_sub(**heard) <= DEAD_AFTER);

@@ -1,9 +1,9 @@
 //! Carries the messages in which instances tell each other what was spent of the shared budget: signs and checks them,
 //! knows which instances are there, and counts.
 //!
-//! There are two threads: `budget` decides what to do (`driver`) and never waits; `budget-send` waits for the database. No
-//! request waits for either. While the database hangs, limits are less exact, since each instance then allows a part of
-//! each; nothing else suffers.
+//! There are two threads: `budget` decides what to do (`driver`) and never waits; `budget-send` waits for the database.
+//! No request waits for either. While the database hangs, limits are less exact, since each instance then allows a part
+//! of each; nothing else suffers.
 
 mod bodies;
 mod driver;
@@ -31,7 +31,8 @@ pub use shown::{InstanceShown, SharedBudget, shown_id};
 /// Most texts that are handled in a row before everything else has its turn.
 const MAX_TEXTS: usize = 64;
 
-/// How long an instance that ends waits for the database: once for the order that is under way, and once for its last messages.
+/// How long an instance that ends waits for the database: once for the order that is under way, and once for its last
+/// messages.
 const GOODBYE: Duration = Duration::from_millis(200);
 
 /// The two threads while they run.

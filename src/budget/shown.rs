@@ -24,7 +24,8 @@ pub struct InstanceShown {
     pub hot_clients: u32,
 }
 
-/// What is counted, and the state that the driver showed last. There is one, in an `Arc`, also where the budget is not shared.
+/// What is counted, and the state that the driver showed last. There is one, in an `Arc`, also where the budget is not
+/// shared.
 #[derive(Debug)]
 pub struct SharedBudget {
     own: u64,
@@ -57,7 +58,8 @@ pub struct MessageCounts {
     pub sent: u64,
     /// Messages of others that were read.
     pub received: u64,
-    /// Messages that did not count, reports that there was no room for, and requests that no other instance was told of.
+    /// Messages that did not count, reports that there was no room for, and requests that no other instance was told
+    /// of.
     pub dropped: u64,
     /// Those of the dropped messages that came from instances of another version.
     pub other_versions: u64,

@@ -1,5 +1,5 @@
-//! What all commands that talk to a running balancer share: the address, the token, and what an answer's status means. It
-//! speaks HTTP and knows nothing about the single calls.
+//! What all commands that talk to a running balancer share: the address, the token, and what an answer's status means.
+//! It speaks HTTP and knows nothing about the single calls.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -28,8 +28,8 @@ const MAX_TOKEN_BYTES: u64 = 4_096;
 /// Which balancer a command talks to: options that every such command has.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct ApiTarget {
-    /// The balancer to talk to: http://HOST:PORT, HOST:PORT or :PORT [default: BALANCER_URL, else what the configuration
-    /// says].
+    /// The balancer to talk to: http://HOST:PORT, HOST:PORT or :PORT
+    /// [default: BALANCER_URL, else what the configuration says].
     #[arg(long, global = true, value_name = "URL", help_heading = "Which balancer")]
     pub url: Option<String>,
     /// A file with the API's token [default: BALANCER_ADMIN_TOKEN, else the configuration's].
@@ -87,10 +87,12 @@ impl Api {
         Ok(Self { agent: config.new_agent(), base, authorization })
     }
 
-    /// Sends one request. `path` begins with a slash and is below the base: `/-/v1/limits`. `fields` are further header fields.
+    /// Sends one request. `path` begins with a slash and is below the base: `/-/v1/limits`. `fields` are further header
+    /// fields.
     ///
     /// # Errors
-    /// [`CommandFailure::Refused`] for every status that is not 2xx or 304, [`CommandFailure::Unreachable`] without an answer.
+    /// [`CommandFailure::Refused`] for every status that is not 2xx or 304, [`CommandFailure::Unreachable`] without an
+    /// answer.
     pub fn send(
         &self,
         method: Method,
@@ -148,7 +150,8 @@ impl Api {
     /// Reads the JSON of an answer.
     ///
     /// # Errors
-    /// [`CommandFailure::Unreachable`] when it can't be read: what answered is not a balancer, or one of another version.
+    /// [`CommandFailure::Unreachable`] when it can't be read: what answered is not a balancer, or one of another
+    /// version.
     pub fn read<'a, T: serde::Deserialize<'a>>(&self, body: &'a str) -> Result<T, CommandFailure> {
         serde_json::from_str(body).map_err(|error| {
             CommandFailure::Unreachable(format!("{}: its answer is not understood: {error}", self.base))

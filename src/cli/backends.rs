@@ -142,7 +142,8 @@ pub(super) struct HeldPlaces {
 }
 
 impl Display for Occupied {
-    /// A measured bound counts requests up to their answers' heads, so their number stands beside that of all in flight.
+    /// A measured bound counts requests up to their answers' heads, so their number stands beside that of all in
+    /// flight.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { in_flight, limit, measured } = self;
         match (limit, measured) {

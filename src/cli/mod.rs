@@ -1,5 +1,5 @@
-//! The command line: reads the arguments into a [`Command`], on which `main` acts, and runs the commands that ask a running
-//! balancer.
+//! The command line: reads the arguments into a [`Command`], on which `main` acts, and runs the commands that ask a
+//! running balancer.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

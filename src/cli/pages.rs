@@ -45,9 +45,9 @@ pub fn for_each_page(
     }
 }
 
-/// Prints all pages of a list as a table with the columns `column` and `LIMIT`, or with `--json` as [`print_json`] does.
-/// `row` makes the cells of an item. When the list is empty, a person at a terminal is told `making_one`, the command that
-/// makes an item.
+/// Prints all pages of a list as a table with the columns `column` and `LIMIT`, or with `--json` as [`print_json`]
+/// does. `row` makes the cells of an item. When the list is empty, a person at a terminal is told `making_one`, the
+/// command that makes an item.
 ///
 /// # Errors
 /// As [`for_each_page`].

@@ -38,7 +38,8 @@ impl ApiSession {
     }
 }
 
-/// Where results are printed. Tables are aligned for a terminal; for anything else they are tab-separated and have no head.
+/// Where results are printed. Tables are aligned for a terminal; for anything else they are tab-separated and have no
+/// head.
 pub struct CommandOutput {
     sink: Box<dyn Write>,
     terminal: bool,

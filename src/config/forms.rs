@@ -28,8 +28,8 @@ pub(super) struct Authority {
     pub is_tls: bool,
 }
 
-/// `http://host[:port][/]`, the same with `https`, or `srv://_service._proto.domain[/]`, and nothing more. A URL with a user
-/// in it is never repeated in a message.
+/// `http://host[:port][/]`, the same with `https`, or `srv://_service._proto.domain[/]`, and nothing more. A URL with a
+/// user in it is never repeated in a message.
 pub(super) fn backend_url(text: &str) -> Parsed<Authority> {
     const FORMS: [(&str, &str, u16); 3] = [
         ("http://", "HOST[:PORT]", 80),
@@ -64,8 +64,8 @@ pub(super) fn backend_url(text: &str) -> Parsed<Authority> {
     Ok(Authority { host, port: port.unwrap_or(usual_port), is_tls: usual_port == 443 })
 }
 
-/// `http://host[:port][/path]`, the same with `https`. Behind the path comes `/v1/traces`, unless it ends so already. A URL with
-/// a user in it is never repeated in a message.
+/// `http://host[:port][/path]`, the same with `https`. Behind the path comes `/v1/traces`, unless it ends so already. A
+/// URL with a user in it is never repeated in a message.
 pub(super) fn collector_url(text: &str) -> Parsed<CollectorUrl> {
     const PATH: &str = "/v1/traces";
     let lower = text.to_ascii_lowercase();

@@ -53,8 +53,8 @@ const LIVE_ADMIN: [&str; 6] = [
     "admin.tokens",
 ];
 
-/// Every key that was given another value than its default, under its whole path (`backends[0].weight`). Shows no value:
-/// there may be secrets among them.
+/// Every key that was given another value than its default, under its whole path (`backends[0].weight`). Shows no
+/// value: there may be secrets among them.
 #[derive(Clone, Default)]
 pub struct Given(BTreeMap<String, Node>);
 

@@ -1,5 +1,6 @@
-//! Reads one object of the tree key by key. Each call that reads a key also declares it: its place, what is allowed, its
-//! default and what it is for. So the checks, the messages, the schema and the reference of all keys come from the same lines.
+//! Reads one object of the tree key by key. Each call that reads a key also declares it: its place, what is allowed,
+//! its default and what it is for. So the checks, the messages, the schema and the reference of all keys come from the
+//! same lines.
 
 use super::fault::{Fault, FaultOrigin, Parsed, did_you_mean};
 use super::report::{ReaderRules, Report, default_of};
@@ -279,8 +280,8 @@ impl<'r> Section<'r> {
     /// Reports members that no call has read, and names that are there twice.
     pub fn end(self) {
         let ReaderRules { noun, is_call, max_faults } = self.report.rules;
-        // They go in front of this object's other faults, and what is beyond the bound is cut off: finding out more is work for
-        // nothing, which a large body could ask for a million times.
+        // They go in front of this object's other faults, and what is beyond the bound is cut off: finding out more is
+        // work for nothing, which a large body could ask for a million times.
         let room = max_faults.saturating_sub(self.begin);
         let mut faults = Vec::new();
         let mut seen: Vec<&Member> = Vec::new();

@@ -65,7 +65,8 @@ pub struct Key {
     pub shape: Shape,
     /// Whether `null` is a value of it.
     pub nullable: bool,
-    /// JSON text. Empty: the key has no default and must be given; "nothing": it may be left out, and then has no value.
+    /// JSON text. Empty: the key has no default and must be given; "nothing": it may be left out, and then has no
+    /// value.
     pub default: &'static str,
     /// What it is for.
     pub about: &'static str,

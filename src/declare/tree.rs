@@ -15,8 +15,8 @@ use serde_json::value::RawValue;
 use super::fault::{Fault, FaultOrigin};
 use balancer_limiter::limit::Rate;
 
-/// Most elements of a list, or members of an object, in a body. No key takes more, so what lies beyond is refused with the rest
-/// and need not be kept.
+/// Most elements of a list, or members of an object, in a body. No key takes more, so what lies beyond is refused with
+/// the rest and need not be kept.
 const MAX_PARTS: usize = 10_000;
 
 /// A value and where it was given. Has no `Debug`: it may hold a secret.

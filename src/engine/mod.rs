@@ -1,5 +1,5 @@
-//! The front door: engines that accept connections, parse requests, call the [`Service`] and deliver its answers. Both write
-//! answers with [`render`]; everything else is each engine's own.
+//! The front door: engines that accept connections, parse requests, call the [`Service`] and deliver its answers. Both
+//! write answers with [`render`]; everything else is each engine's own.
 
 #[cfg(all(target_os = "linux", feature = "epoll"))]
 pub mod loops;
@@ -33,8 +33,8 @@ pub enum RunningEngine {
 }
 
 impl RunningEngine {
-    /// Whether a worker of that engine is free again once it has an answer's head. On the portable engine a worker is bound to
-    /// its request until the whole body is relayed.
+    /// Whether a worker of that engine is free again once it has an answer's head. On the portable engine a worker is
+    /// bound to its request until the whole body is relayed.
     pub const fn frees_workers(engine: Engine) -> bool {
         cfg!(all(target_os = "linux", feature = "epoll")) && matches!(engine, Engine::Auto | Engine::Epoll)
     }

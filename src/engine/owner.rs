@@ -1,6 +1,6 @@
-//! Which user's process is at the other end of a connection on this machine. The kernel (`sock_diag`(7)) is asked for the one
-//! socket whose two ends are those of our own, swapped. It finds that in a hash table, however many connections there are;
-//! `/proc/net/tcp` would have to be read from its start.
+//! Which user's process is at the other end of a connection on this machine. The kernel (`sock_diag`(7)) is asked for
+//! the one socket whose two ends are those of our own, swapped. It finds that in a hash table, however many connections
+//! there are; `/proc/net/tcp` would have to be read from its start.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
@@ -27,8 +27,8 @@ const ANSWER_BYTES: usize = 72;
 const TCP: u8 = 6;
 const V4: u8 = 2;
 const V6: u8 = 10;
-/// States in which a peer's socket may still have an owner: established, two that have sent a FIN, one that has got ours
-/// (include/net/tcp_states.h).
+/// States in which a peer's socket may still have an owner: established, two that have sent a FIN, one that has got
+/// ours (include/net/tcp_states.h).
 const OPEN: [u8; 4] = [1, 4, 5, 8];
 
 /// The id of the user whose process has the peer's socket of this connection. An error says why that can't be told.

@@ -1,8 +1,8 @@
-//! The portable engine, on the crate `tiny_http`. It runs everywhere. A table of cases × engines in docs/engines.md has what it
-//! can't do: close a connection that the client wants kept, bound heads and connections, time out.
+//! The portable engine, on the crate `tiny_http`. It runs everywhere. A table of cases × engines in docs/engines.md has
+//! what it can't do: close a connection that the client wants kept, bound heads and connections, time out.
 //!
-//! The crate parses leniently. So every head that it hands over is written out again and read by our own strict parser: both
-//! engines judge by the same rules.
+//! The crate parses leniently. So every head that it hands over is written out again and read by our own strict parser:
+//! both engines judge by the same rules.
 //!
 //! - `steps`: a request's story, driven by a worker that waits for whatever the story waits for.
 //! - `call`: one call of a backend, by ureq's public interface.
@@ -56,11 +56,11 @@ pub const IGNORED_KEYS: [&str; 13] = [
     "frontend.proxy_protocol",
     "frontend.accept_invalid",
 ];
-/// Most servers of the crate at once: one for each listener, and one more after each accept error. Such an error ends the
-/// crate's accept thread for good, while its kept connections go on. At the bound the oldest server is given up.
+/// Most servers of the crate at once: one for each listener, and one more after each accept error. Such an error ends
+/// the crate's accept thread for good, while its kept connections go on. At the bound the oldest server is given up.
 const MAX_SERVERS: usize = 16;
-/// How long a worker that is to stop waits for one more request. Kept connections can't be closed, and a client that was not
-/// told yet may be about to send its next request.
+/// How long a worker that is to stop waits for one more request. Kept connections can't be closed, and a client that
+/// was not told yet may be about to send its next request.
 const LAST_LOOK: Duration = Duration::from_millis(250);
 /// How long such a worker waits at a time, and how often draining looks whether all workers have stopped.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
@@ -225,8 +225,8 @@ impl Shared {
         self.ended.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Starts a new server after an accept error. `recv` fails once after such an error, and after each `unblock`, which is
-    /// none.
+    /// Starts a new server after an accept error. `recv` fails once after such an error, and after each `unblock`,
+    /// which is none.
     fn after_accept_error(&self, listener: usize, error: &io::Error) {
         if self.stopping.load(Ordering::SeqCst) || error.to_string() == UNBLOCKED {
             return;
@@ -310,7 +310,8 @@ impl Shared {
         deliver(request, answered, client, unread, self.response_buffer_bytes);
     }
 
-    /// What is known of a request's connection. The crate keeps the socket, and does not say to which of our addresses it came.
+    /// What is known of a request's connection. The crate keeps the socket, and does not say to which of our addresses
+    /// it came.
     #[cfg(target_os = "linux")]
     fn connection(&self, listener: usize, peer: SocketAddr) -> Arc<super::owner::Ends> {
         let ours = self.addresses.get(listener).copied().filter(|ours| !ours.ip().is_unspecified());
@@ -346,8 +347,8 @@ impl Shared {
     }
 }
 
-/// Whether the crate hands over a chunked body without decoding it. It does so when the head asks for an upgrade, since it
-/// takes what follows for bytes of the new protocol.
+/// Whether the crate hands over a chunked body without decoding it. It does so when the head asks for an upgrade, since
+/// it takes what follows for bytes of the new protocol.
 fn keeps_chunks(request: &Request) -> bool {
     let first = request.headers().iter().find(|header| header.field.equiv("Connection"));
     first.is_some_and(|header| header.value.as_str().to_ascii_lowercase().contains("upgrade"))

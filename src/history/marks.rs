@@ -129,8 +129,8 @@ impl Marks {
         self.all.push_back(HistoryMark { at, kind, text });
     }
 
-    /// Marks reloads that ended since the last look, from their counts since the start: that succeeded, and that failed. Older
-    /// counts may come after newer ones, from another thread.
+    /// Marks reloads that ended since the last look, from their counts since the start: that succeeded, and that
+    /// failed. Older counts may come after newer ones, from another thread.
     pub fn saw_reloads(&mut self, at: Nanos, (done, failed): (u64, u64)) {
         if done > self.reloads.0 {
             self.add(at, MarkKind::Reload, "the configuration was reloaded".into());

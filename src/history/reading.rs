@@ -192,8 +192,8 @@ pub const BEYOND_S: u64 = BUCKETS_NS[BUCKETS_NS.len() - 1] / 1_000_000_000;
 const MOST_S: f64 = BEYOND_S as f64 - 0.001;
 
 /// The duration in seconds that the given part (0 to 1) of all observations did not exceed, computed as Prometheus'
-/// `histogram_quantile` does: evenly spread within a bucket, and the last bound ([`BEYOND_S`]) if it lies above every bound, and
-/// only then. NaN without any.
+/// `histogram_quantile` does: evenly spread within a bucket, and the last bound ([`BEYOND_S`]) if it lies above every
+/// bound, and only then. NaN without any.
 fn quantile(sum: &HistogramSum, part: f64) -> f64 {
     if sum.count == 0 {
         return f64::NAN;

@@ -24,7 +24,8 @@ impl Ring {
         Self { columns, next: 0, values: VecDeque::with_capacity(columns * STEPS) }
     }
 
-    /// Adds the row of a step. Steps that were left out since the last one become NaN; a step that has its row keeps it.
+    /// Adds the row of a step. Steps that were left out since the last one become NaN; a step that has its row keeps
+    /// it.
     pub fn push(&mut self, step: u64, row: &[f32]) {
         debug_assert_eq!(row.len(), self.columns);
         if step < self.next {

@@ -1,6 +1,6 @@
-//! The access log: one line for each request, to stdout or to a file, written by a thread of its own (see [`super::lines`]).
-//! stdout also carries the lines that say where we listen. They go through [`AccessLogWriter::announce`], so that nothing is
-//! written into the middle of another line.
+//! The access log: one line for each request, to stdout or to a file, written by a thread of its own (see
+//! [`super::lines`]). stdout also carries the lines that say where we listen. They go through
+//! [`AccessLogWriter::announce`], so that nothing is written into the middle of another line.
 
 use std::io::{self, Write};
 use std::time::Duration;

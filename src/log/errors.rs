@@ -59,8 +59,8 @@ fn logger<W: Write + Send + 'static>(to: W) -> Plain<WriteLogger<W>> {
     Plain(*WriteLogger::new(LevelFilter::Trace, format(), to))
 }
 
-/// `[WARN] text`, before which [`LineWriter`] puts the time. Thread and module are named only at `debug` and below, which
-/// is for finding a place in the code.
+/// `[WARN] text`, before which [`LineWriter`] puts the time. Thread and module are named only at `debug` and below,
+/// which is for finding a place in the code.
 fn format() -> Config {
     ConfigBuilder::new().set_level_padding(LevelPadding::Off).set_time_level(LevelFilter::Off).build()
 }
@@ -68,12 +68,13 @@ fn format() -> Config {
 /// Escapes control characters, so that a record stays on one line.
 struct Plain<L>(L);
 
-/// Whether a record is written. Those of packages that we use are written at `warn` and above only: at `debug` they repeat what
-/// clients and databases say, secrets among it.
+/// Whether a record is written. Those of packages that we use are written at `warn` and above only: at `debug` they
+/// repeat what clients and databases say, secrets among it.
 fn is_heard(metadata: &Metadata<'_>) -> bool {
     let package = metadata.target().split("::").next();
     let ours = package == Some(env!("CARGO_CRATE_NAME"));
-    // `tiny_http` logs one error, about accepting, also when we stop accepting ourselves. We report that error where it is one.
+    // `tiny_http` logs one error, about accepting, also when we stop accepting ourselves. We report that error where it
+    // is one.
     let repeats = package == Some("tiny_http");
     ours || (metadata.level() <= Level::Warn && !repeats)
 }

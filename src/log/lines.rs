@@ -1,9 +1,9 @@
 //! Lines on their way to a file or a pipe. A thread of its own writes them from a bounded queue, so that a full disk or
 //! a stuck pipe slows no caller. Lines that do not fit into the queue are dropped, counted and reported.
 //!
-//! A line that wakes a sleeping thread costs a context switch, which is more than everything else about a line costs. So the
-//! writer sleeps on the queue only while no lines come. Once one came, it collects lines for `GATHER` at a time and writes
-//! them together.
+//! A line that wakes a sleeping thread costs a context switch, which is more than everything else about a line costs.
+//! So the writer sleeps on the queue only while no lines come. Once one came, it collects lines for `GATHER` at a time
+//! and writes them together.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -65,7 +65,7 @@ pub enum Output {
 }
 
 impl Output {
-    /// Stdout or stderr, by a descriptor of our own, so that a stuck write does not hold the lock that `std` has for it.
+    /// Stdout or stderr, by a descriptor of our own, so that a stuck write does not hold the lock of `std`.
     pub fn of(stream: impl AsFd) -> io::Result<Self> {
         Ok(Self::Pipe(File::from(stream.as_fd().try_clone_to_owned()?)))
     }
@@ -156,7 +156,8 @@ impl LogLines {
         }
     }
 
-    /// Opens a file again under its name, for log rotation; does nothing to a pipe. When that fails, the old file stays in use.
+    /// Opens a file again under its name, for log rotation; does nothing to a pipe. When that fails, the old file stays
+    /// in use.
     pub fn reopen(&self) {
         match self.orders.try_send(Order::Reopen) {
             // Full: the orders that are queued reopen the file after this call. Disconnected: the thread has ended.
@@ -268,8 +269,8 @@ impl Writer {
         }
     }
 
-    /// Writes everything that is queued, and what comes meanwhile, up to the size of the queue, so that it ends under any load.
-    /// Returns the number of lines.
+    /// Writes everything that is queued, and what comes meanwhile, up to the size of the queue, so that it ends under
+    /// any load. Returns the number of lines.
     fn drain(&mut self) -> usize {
         let mut taken = usize::from(!self.batch.is_empty());
         while taken <= QUEUE_LINES

@@ -31,8 +31,8 @@ struct Line {
     suppressed: u64,
 }
 
-/// How many lines of the same key were left out since the last one. It is displayed as nothing when there were none, else as
-/// ` (N more like this before)`; put it at the end of the message.
+/// How many lines of the same key were left out since the last one. It is displayed as nothing when there were none,
+/// else as ` (N more like this before)`; put it at the end of the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Suppressed(pub u64);
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::labels::Label;
 use balancer_time::nanos;
 
-/// How many shards there are. Threads take them in turn, so that from the ninth thread on some share one: their counts stay
-/// right, but two cores may then wait for the same cache line.
+/// How many shards there are. Threads take them in turn, so that from the ninth thread on some share one: their counts
+/// stay right, but two cores may then wait for the same cache line.
 const SHARDS: usize = 8;
 
 /// Aligned to two cache lines, since processors fetch neighbouring lines in pairs.

@@ -216,7 +216,8 @@ fn a_pool_has_series_of_its_own_until_it_is_gone() {
     assert_eq!(gauge(&all, "balancer_queue_depth{pool=default}"), 1);
 }
 
-/// What is shipped for Grafana and Prometheus names no series that there is not, and the dashboard has a panel for each family.
+/// What is shipped for Grafana and Prometheus names no series that there is not, and the dashboard has a panel for each
+/// family.
 #[test]
 fn the_shipped_dashboard_shows_every_family_and_asks_for_no_other() {
     let deployed = |name: &str| {

@@ -1,6 +1,6 @@
-//! Posts to one collector, on one connection that is kept. Not by ureq: its time-outs begin anew with each part of an exchange
-//! unless it starts a thread for each, and it is built without TLS. Here one deadline bounds all of it, but a look-up of the
-//! host's name, which the system bounds.
+//! Posts to one collector, on one connection that is kept. Not by ureq: its time-outs begin anew with each part of an
+//! exchange unless it starts a thread for each, and it is built without TLS. Here one deadline bounds all of it, but a
+//! look-up of the host's name, which the system bounds.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -80,7 +80,8 @@ impl Collector {
         let wire = self.connect(deadline).map_err(PostFault::Unreachable)?;
         let outcome = self.exchange(wire, body);
         if outcome.is_err() {
-            // Its certificate may be one of a root that the system has only got since: the next session reads them again.
+            // Its certificate may be one of a root that the system has only got since: the next session reads them
+            // again.
             self.tls = None;
         }
         outcome.map_err(|broken| broken.fault)

@@ -1,6 +1,6 @@
-//! Spans as OTLP's JSON has them (OTLP 1.x, "JSON Protobuf Encoding"): ids in hexadecimal digits, 64-bit numbers as strings, enums
-//! as numbers. Attributes are those of OpenTelemetry's semantic conventions for HTTP; what they have no word for begins with
-//! `balancer.`.
+//! Spans as OTLP's JSON has them (OTLP 1.x, "JSON Protobuf Encoding"): ids in hexadecimal digits, 64-bit numbers as
+//! strings, enums as numbers. Attributes are those of OpenTelemetry's semantic conventions for HTTP; what they have no
+//! word for begins with `balancer.`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -21,7 +21,8 @@ const ERROR: u8 = 2;
 const HAS_IS_REMOTE: u32 = 0x100;
 const IS_REMOTE: u32 = 0x200;
 
-/// The body of one request to a collector (`ExportTraceServiceRequest`). `instance`: this process's own id, as `Via` has it.
+/// The body of one request to a collector (`ExportTraceServiceRequest`). `instance`: this process's own id, as `Via`
+/// has it.
 pub fn encode(requests: &[RequestSpans], instance: &str) -> Vec<u8> {
     let text = |key, value| Attribute { key, value: AnyValue::StringValue(Cow::Borrowed(value)) };
     let (name, version) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));

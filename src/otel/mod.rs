@@ -1,8 +1,8 @@
-//! Spans of requests for OpenTelemetry: a request that is recorded gathers them by itself ([`RequestTrace`]), puts them into a
-//! bounded queue at its end, and one thread sends them on in batches (OTLP 1.x over HTTP, as JSON).
+//! Spans of requests for OpenTelemetry: a request that is recorded gathers them by itself ([`RequestTrace`]), puts them
+//! into a bounded queue at its end, and one thread sends them on in batches (OTLP 1.x over HTTP, as JSON).
 //!
-//! What records is a loop: it waits for nothing, and what does not fit into the queue is dropped and counted. Whether a request is
-//! recorded its parent says; one without a parent is (OpenTelemetry's sampler `parentbased_always_on`).
+//! What records is a loop: it waits for nothing, and what does not fit into the queue is dropped and counted. Whether a
+//! request is recorded its parent says; one without a parent is (OpenTelemetry's sampler `parentbased_always_on`).
 
 mod collector;
 pub mod encode;
@@ -37,8 +37,8 @@ pub use recording::RequestTrace;
 use sender::SpanSender;
 use span::RequestSpans;
 
-/// Most requests that wait to be sent. One of them is about 1 KB, and 18 KB at most: 6 values of what a client may choose, and 32
-/// attempts.
+/// Most requests that wait to be sent. One of them is about 1 KB, and 18 KB at most: 6 values of what a client may
+/// choose, and 32 attempts.
 pub const QUEUE: usize = 4_096;
 
 /// Records requests, and sends what is known of them to one collector.
@@ -75,8 +75,8 @@ impl TracerThreads {
 }
 
 impl Tracer {
-    /// Starts the thread, which ends when this is dropped and all has been sent that can be, and adds it to `threads`. `instance`:
-    /// this process's own id.
+    /// Starts the thread, which ends when this is dropped and all has been sent that can be, and adds it to `threads`.
+    /// `instance`: this process's own id.
     ///
     /// # Errors
     /// The thread can't be had.

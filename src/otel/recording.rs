@@ -19,8 +19,8 @@ const MAX_STATE: usize = 512;
 /// See the module.
 pub struct RequestTrace {
     tracer: Arc<Tracer>,
-    /// What makes a time since the epoch out of one of the clock. The same for all of a request: no span sticks out of its parent
-    /// where the wall clock is set meanwhile.
+    /// What makes a time since the epoch out of one of the clock. The same for all of a request: no span sticks out of
+    /// its parent where the wall clock is set meanwhile.
     epoch: Nanos,
     spans: RequestSpans,
 }
@@ -98,8 +98,8 @@ impl RequestTrace {
         }
     }
 
-    /// Its answer is ready. `status`: `None` where none is sent, since the client has left. `error`: a word where the status does
-    /// not say it all.
+    /// Its answer is ready. `status`: `None` where none is sent, since the client has left. `error`: a word where the
+    /// status does not say it all.
     pub fn answered(
         &mut self,
         asked: AskedFor,
@@ -111,8 +111,8 @@ impl RequestTrace {
         (self.spans.status, self.spans.error) = (status, error);
     }
 
-    /// Its last byte was sent, or its delivery broke off for the reason that the word names. `replaced`: the status that was sent
-    /// instead of its own.
+    /// Its last byte was sent, or its delivery broke off for the reason that the word names. `replaced`: the status
+    /// that was sent instead of its own.
     pub fn finish(mut self: Box<Self>, now: Nanos, replaced: Option<u16>, error: Option<&'static str>) {
         self.spans.end = self.since_epoch(now);
         self.spans.status = replaced.or(self.spans.status);

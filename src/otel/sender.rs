@@ -1,5 +1,5 @@
-//! The thread that sends spans: gathers a batch, encodes it, and posts it until the collector has it or its time is over. One
-//! batch is under way at a time; what comes meanwhile waits in the queue.
+//! The thread that sends spans: gathers a batch, encodes it, and posts it until the collector has it or its time is
+//! over. One batch is under way at a time; what comes meanwhile waits in the queue.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +16,8 @@ use crate::log::repeats::LogLimit;
 use crate::metrics::{Metrics, SpanDrop};
 use balancer_time::{Nanos, nanos};
 
-/// A batch is sent once it has so many spans; its last request may bring a few more. At less than 7 KB a span it stays below the
-/// 4 MiB that every collector takes.
+/// A batch is sent once it has so many spans; its last request may bring a few more. At less than 7 KB a span it stays
+/// below the 4 MiB that every collector takes.
 const BATCH: u64 = 512;
 
 /// Or once its first request has waited for so long.
@@ -165,8 +165,8 @@ impl SpanSender {
         loop {
             let now = self.clock.now();
             if self.until.is_none() {
-                // It was asked for, or a batch before this one has waited as long. Where nothing is left of that, this still sees
-                // whether it is to stop.
+                // It was asked for, or a batch before this one has waited as long. Where nothing is left of that, this
+                // still sees whether it is to stop.
                 let left = self.not_before.saturating_sub(now);
                 self.rest(Duration::from_nanos(left));
                 if left > 0 {
@@ -215,8 +215,9 @@ impl SpanSender {
         }
     }
 
-    /// Nothing is sent for a pause that doubles: between half of it and all of it, so that many instances do not come back at
-    /// once. Nor for as long as the collector asks for, where that is longer: what asks for no pause at all gets one, too.
+    /// Nothing is sent for a pause that doubles: between half of it and all of it, so that many instances do not come
+    /// back at once. Nor for as long as the collector asks for, where that is longer: what asks for no pause at all
+    /// gets one, too.
     fn put_off(&mut self, asked: Option<Duration>) {
         let own = self.pause.mul_f64(0.5 + fastrand::f64() / 2.0);
         let pause = asked.map_or(own, |asked| asked.min(MAX_RETRY_AFTER).max(own));

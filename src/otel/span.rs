@@ -1,5 +1,6 @@
-//! What is known of a request that is recorded, in plain values: the encoder makes attributes of them. Never a query, and of
-//! the fields of a request nothing but `User-Agent`, `traceparent` and `tracestate`: keys and passwords stand in the others.
+//! What is known of a request that is recorded, in plain values: the encoder makes attributes of them. Never a query,
+//! and of the fields of a request nothing but `User-Agent`, `traceparent` and `tracestate`: keys and passwords stand in
+//! the others.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -7,7 +8,8 @@ use std::sync::Arc;
 use balancer_http::trace::TraceParent;
 use balancer_time::Nanos;
 
-/// A request from its head to its last byte, and each time that it was sent to a backend. Times are nanoseconds since the epoch.
+/// A request from its head to its last byte, and each time that it was sent to a backend. Times are nanoseconds since
+/// the epoch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RequestSpans {
     /// The trace, the server span's id, and flags.

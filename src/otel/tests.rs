@@ -17,8 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
 
-/// A collector that answers one request after the other with what it is told, and then with [`OK`]. An empty text hangs up,
-/// `…` never answers.
+/// A collector that answers one request after the other with what it is told, and then with [`OK`]. An empty text hangs
+/// up, `…` never answers.
 struct Scripted {
     endpoint: String,
     /// Which connection each request came on, its head, and its body.

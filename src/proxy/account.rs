@@ -72,7 +72,8 @@ pub(crate) struct RequestSummary {
     pub client_gone: bool,
     /// No backend answered: the error log says why, with the request's id.
     pub failed: bool,
-    /// One word for why no backend answered, such as `queue_full`, where there is one. Logged instead of the long cause.
+    /// One word for why no backend answered, such as `queue_full`, where there is one. Logged instead of the long
+    /// cause.
     pub cause_word: Option<&'static str>,
     /// Counts it as in flight until its answer is delivered.
     pub in_flight: InFlight,
@@ -243,8 +244,8 @@ impl Accounts {
     }
 }
 
-/// A call of our own: of the API, the dashboard or a probe, recognised by its path. It gets an id and a date, but is neither in
-/// the metrics of requests nor in the access log, which are about proxied requests.
+/// A call of our own: of the API, the dashboard or a probe, recognised by its path. It gets an id and a date, but is
+/// neither in the metrics of requests nor in the access log, which are about proxied requests.
 pub struct OwnCall {
     request_id: String,
 }
@@ -298,7 +299,8 @@ fn bounded(mut cause: Cow<'static, str>) -> Cow<'static, str> {
     cause
 }
 
-/// The ticket of an answer. Dropped without being settled (the engine failed), it still gives back the lease and the seats.
+/// The ticket of an answer. Dropped without being settled (the engine failed), it still gives back the lease and the
+/// seats.
 struct EndOfRequest {
     lease: Option<Lease>,
     seat: Option<Seat>,

@@ -68,9 +68,10 @@ pub(super) struct Admission {
 }
 
 impl Admit {
-    /// Finds out which client it is, and takes the tokens that the request needs, if that client has a limit. Never blocks.
-    /// `waited`: the [`Waiting`] that an earlier call for this request returned, once the request has waited for it (at most
-    /// [`Limits::load_timeout`]). All other arguments must then be as they were; nothing is counted twice.
+    /// Finds out which client it is, and takes the tokens that the request needs, if that client has a limit. Never
+    /// blocks. `waited`: the [`Waiting`] that an earlier call for this request returned, once the request has waited
+    /// for it (at most [`Limits::load_timeout`]). All other arguments must then be as they were; nothing is counted
+    /// twice.
     ///
     /// # Errors
     /// The request has to wait for the database.
@@ -115,7 +116,8 @@ impl Admit {
         }
     }
 
-    /// Looks for a proxy that is missing in `trusted_proxies`. Only a private peer that sends `X-Forwarded-For` may be one.
+    /// Looks for a proxy that is missing in `trusted_proxies`. Only a private peer that sends `X-Forwarded-For` may be
+    /// one.
     fn watch(&self, peer: IpAddr, fields: &Fields) {
         if lone_peer::is_private(peer) && fields.has("x-forwarded-for") {
             let total = || {
@@ -171,7 +173,8 @@ impl Admit {
         self.told(found, ask, (decision, seat), policy)
     }
 
-    /// For a CORS preflight: takes no token, but refuses a client that has none left. Otherwise a client could send any number.
+    /// For a CORS preflight: takes no token, but refuses a client that has none left. Otherwise a client could send any
+    /// number.
     fn look(&self, found: &Found, ask: Option<Ask<'_>>, when: Moment, policy: &ProxyPolicy) -> Admission {
         let looked = ask.map(|ask| (ask, self.limiter.preview(found.client, ask, when)));
         match looked {
@@ -257,8 +260,8 @@ impl Admit {
     }
 }
 
-/// How important a request is while it waits for a place. Its priority is its route's, or its client's where the route has
-/// none. Its weight is its client's, and counts among requests of the same priority.
+/// How important a request is while it waits for a place. Its priority is its route's, or its client's where the route
+/// has none. Its weight is its client's, and counts among requests of the same priority.
 pub fn importance(granted: &Granted, route: Option<&Arc<ActiveRoute>>) -> Importance {
     let of_client = granted.importance();
     let of_route = route.and_then(|route| route.config.priority);

@@ -1,5 +1,5 @@
-//! What an engine and a [`Service`](super::service::Service) hand each other: requests with their bodies, answers, and events
-//! to count. Nothing here depends on the engine: `loops` and `portable` use the same types.
+//! What an engine and a [`Service`](super::service::Service) hand each other: requests with their bodies, answers, and
+//! events to count. Nothing here depends on the engine: `loops` and `portable` use the same types.
 
 use std::borrow::Cow;
 use std::io;
@@ -96,8 +96,8 @@ pub enum FrontendEvent {
     Short(rustix::io::Errno),
 }
 
-/// An answer for the client. The engine adds `Content-Length` or `Transfer-Encoding`, and `Connection`: `fields` must not
-/// hold these, and must hold everything else, `Date` included.
+/// An answer for the client. The engine adds `Content-Length` or `Transfer-Encoding`, and `Connection`: `fields` must
+/// not hold these, and must hold everything else, `Date` included.
 pub struct Answer {
     /// 200 to 999, or 101 with [`AnswerBody::Tunnel`].
     pub status: u16,
@@ -125,8 +125,8 @@ pub enum AnswerBody {
     },
     /// A whole body in memory.
     Bytes(Vec<u8>),
-    /// A body that the engine moves from the backend that answered; [`BodyLength::Known`] is sent as Content-Length, the
-    /// others chunked (or until close to HTTP/1.0).
+    /// A body that the engine moves from the backend that answered; [`BodyLength::Known`] is sent as Content-Length,
+    /// the others chunked (or until close to HTTP/1.0).
     Relayed(BodyLength),
     /// After a 101: the engine relays both directions until one side ends.
     Tunnel,

@@ -1,5 +1,5 @@
-//! The second step of a request: picks the endpoint to send it to, and after a failed attempt another one where sending again
-//! is safe. It does no I/O: an engine sends, and tells what came of it.
+//! The second step of a request: picks the endpoint to send it to, and after a failed attempt another one where sending
+//! again is safe. It does no I/O: an engine sends, and tells what came of it.
 
 mod attempt;
 mod key;
@@ -45,7 +45,8 @@ pub struct Forward {
     pub most_waiting: usize,
     /// How many wait now, in the lines of all pools.
     pub waiting: Arc<AtomicUsize>,
-    /// Makes the numbers that lines count clients by. It has a random key, so that no client can choose the number of another.
+    /// Makes the numbers that lines count clients by. It has a random key, so that no client can choose the number of
+    /// another.
     pub client_hash: RandomState,
     /// Time.
     pub clock: Clock,

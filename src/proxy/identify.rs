@@ -1,7 +1,8 @@
-//! Finds out which client a request comes from: by the keys that it shows, in the configured order, then by its address.
+//! Finds out which client a request comes from: by the keys that it shows, in the configured order, then by its
+//! address.
 //!
-//! A key counts only if the store has a limit for it, unless `rate_limit.unknown_keys` says otherwise. If any key counted, a
-//! client could make one up for each request and always get a fresh bucket.
+//! A key counts only if the store has a limit for it, unless `rate_limit.unknown_keys` says otherwise. If any key
+//! counted, a client could make one up for each request and always get a fresh bucket.
 
 use std::sync::Arc;
 
@@ -70,14 +71,14 @@ impl<'a> Evidence<'a> {
     }
 }
 
-/// Finds out who a request counts as. Never blocks. `waited`: the [`Waiting`] that an earlier call for this request returned,
-/// once the request has waited for it (at most [`Limits::load_timeout`]); all other arguments must then be as they were.
-/// `tried` is called once for each candidate, however often the request has to wait.
+/// Finds out who a request counts as. Never blocks. `waited`: the [`Waiting`] that an earlier call for this request
+/// returned, once the request has waited for it (at most [`Limits::load_timeout`]); all other arguments must then be as
+/// they were. `tried` is called once for each candidate, however often the request has to wait.
 ///
 /// # Errors
-/// [`Stopped::Waits`] while the store has to be asked. A refusal with 400 where one key has several values, or is written so
-/// that backends may read it differently. Where `rate_limit.unknown_keys` is `401`: with 401 for a key that is malformed or has
-/// no limit, with 503 while the store can't tell whether it has one.
+/// [`Stopped::Waits`] while the store has to be asked. A refusal with 400 where one key has several values, or is
+/// written so that backends may read it differently. Where `rate_limit.unknown_keys` is `401`: with 401 for a key that
+/// is malformed or has no limit, with 503 while the store can't tell whether it has one.
 pub fn identify(
     limits: &Limits,
     policy: &ProxyPolicy,
@@ -146,8 +147,8 @@ fn unknown() -> Reject {
 /// Seconds after which the store may answer again.
 const RETRY_AFTER_S: u64 = 5;
 
-/// Without this refusal the request would be admitted by its address: a key that was revoked would work again while the store
-/// does not answer.
+/// Without this refusal the request would be admitted by its address: a key that was revoked would work again while the
+/// store does not answer.
 fn untold() -> Reject {
     Reject::new(Reason::Unavailable, "whether this key is known can't be told now")
         .because("the store did not say whether a key has a limit, and rate_limit.unknown_keys is 401")

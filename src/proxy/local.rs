@@ -10,8 +10,8 @@ use balancer_http::message::Reason;
 use balancer_http::message::{RequestHead, Version};
 use balancer_limiter::identity::{KeySource, Source};
 
-/// The answer, if the proxy gives it by itself. `instance`: our id in `Via`. `keys`: which parts of a request hold clients'
-/// keys.
+/// The answer, if the proxy gives it by itself. `instance`: our id in `Via`. `keys`: which parts of a request hold
+/// clients' keys.
 pub(super) fn answer(
     head: &RequestHead,
     instance: &str,
@@ -72,8 +72,8 @@ fn without_port(authority: &str) -> &str {
     }
 }
 
-/// Whether a proxy in front says that its client spoke TLS. Of several values the first counts: it comes from the proxy nearest
-/// to the client.
+/// Whether a proxy in front says that its client spoke TLS. Of several values the first counts: it comes from the proxy
+/// nearest to the client.
 fn came_by_tls(fields: &Fields) -> bool {
     let says_https = |name: &str| {
         fields.all(name).flat_map(tokens).next().is_some_and(|first| first.eq_ignore_ascii_case(b"https"))

@@ -1,5 +1,5 @@
-//! Notices a proxy in front of us that is missing in `trusted_proxies`: nearly all requests come from one private address, with
-//! `X-Forwarded-For`. All clients behind it are then limited as one, so the operator is told.
+//! Notices a proxy in front of us that is missing in `trusted_proxies`: nearly all requests come from one private
+//! address, with `X-Forwarded-For`. All clients behind it are then limited as one, so the operator is told.
 
 use std::net::IpAddr;
 
@@ -14,8 +14,8 @@ const WINDOW: u64 = 10_000;
 /// The share of all requests, in percent, above which a peer is a lone one.
 const SHARE: u64 = 90;
 
-/// Counts the requests of one peer, and of others that may be such a proxy beside it. Takes a lock, and only for requests of peers that may be such a proxy; a request that
-/// finds the lock held is not counted.
+/// Counts the requests of one peer, and of others that may be such a proxy beside it. Takes a lock, and only for
+/// requests of peers that may be such a proxy; a request that finds the lock held is not counted.
 #[derive(Debug, Default)]
 pub struct LonePeer {
     seen: Mutex<Seen>,
@@ -35,8 +35,8 @@ struct Seen {
 }
 
 impl LonePeer {
-    /// A request came from an untrusted peer with a private address, and with `X-Forwarded-For`. `total`: the requests of all
-    /// peers so far. Returns the watched peer when it has just turned out to be a lone one.
+    /// A request came from an untrusted peer with a private address, and with `X-Forwarded-For`. `total`: the requests
+    /// of all peers so far. Returns the watched peer when it has just turned out to be a lone one.
     pub fn note(&self, peer: IpAddr, total: impl FnOnce() -> u64) -> Option<IpAddr> {
         let mut seen = self.seen.try_lock()?;
         let Some(watched) = seen.peer else {

@@ -1,6 +1,6 @@
-//! What becomes of a request that is not for our own API: admit → forward → relay. The libraries decide and count; [`story`]
-//! puts their decisions in order. Nothing here does I/O: engines call [`service::Service`], and do what a [`story::Step`] asks
-//! for.
+//! What becomes of a request that is not for our own API: admit → forward → relay. The libraries decide and count;
+//! [`story`] puts their decisions in order. Nothing here does I/O: engines call [`service::Service`], and do what a
+//! [`story::Step`] asks for.
 
 pub mod account;
 pub mod admit;
@@ -119,8 +119,8 @@ impl Proxy {
         }
     }
 
-    /// The protocol that a request asks to switch to, if `frontend.upgrades` has it (RFC 9110 §7.8). HTTP/1.0 has no upgrades,
-    /// and a request with a body gets none, since its body would have to be read first.
+    /// The protocol that a request asks to switch to, if `frontend.upgrades` has it (RFC 9110 §7.8). HTTP/1.0 has no
+    /// upgrades, and a request with a body gets none, since its body would have to be read first.
     fn upgrade_to(&self, head: &RequestHead) -> Option<&str> {
         let is_plain = head.version == Version::Http11 && head.length == BodyLength::Empty;
         if is_plain { headers::upgrade(&head.fields, &self.upgrades) } else { None }

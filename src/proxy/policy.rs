@@ -1,5 +1,5 @@
-//! What requests are judged by: the proxy's part of the configuration, the pools and the routes. A reload replaces all of it at
-//! once.
+//! What requests are judged by: the proxy's part of the configuration, the pools and the routes. A reload replaces all
+//! of it at once.
 
 use std::sync::Arc;
 
@@ -45,8 +45,8 @@ pub struct ProxyPolicy {
 pub type PolicyInForce = ArcSwap<ProxyPolicy>;
 
 impl ProxyPolicy {
-    /// Whether it is a CORS preflight, by which a browser asks what it may send, from an origin of `rate_limit.cors`. Such a
-    /// request takes no token.
+    /// Whether it is a CORS preflight, by which a browser asks what it may send, from an origin of `rate_limit.cors`.
+    /// Such a request takes no token.
     pub fn is_preflight(&self, method: &str, fields: &Fields, has_body: bool) -> bool {
         self.cors.as_ref().is_some_and(|cors| cors.is_preflight(method, fields, has_body))
     }

@@ -11,8 +11,8 @@ use balancer_http::headers;
 pub struct RequestIds {
     /// `X-Request-Id`.
     pub request_id: String,
-    /// The trace id inside its `traceparent`; empty without a valid one, unless the request is recorded: only who records makes
-    /// one.
+    /// The trace id inside its `traceparent`; empty without a valid one, unless the request is recorded: only who
+    /// records makes one.
     pub trace_id: String,
 }
 

@@ -19,8 +19,8 @@ pub trait Service: Send + Sync + 'static {
     /// Answers a request for which [`Service::begin`] returned [`Step::Work`], on a thread that may block.
     fn work(&self, exchange: BlockingRequest<'_>) -> Answer;
 
-    /// The answer to a request that the engine itself refuses (framing, bounds, a panic): with a request id, counted and
-    /// logged like every other. `head` holds what was understood. Must not panic.
+    /// The answer to a request that the engine itself refuses (framing, bounds, a panic): with a request id, counted
+    /// and logged like every other. `head` holds what was understood. Must not panic.
     fn refuse(&self, head: &RequestHead, reject: &Reject, received_at: Nanos) -> Answer;
 
     /// Counts what happens outside of any exchange. Cheap.

@@ -1,5 +1,5 @@
-//! A request's story without I/O: admit → forward → relay. An engine tells it what happened and does what the [`Step`] asks
-//! for; it never blocks and owns no socket, so that both engines drive the same one.
+//! A request's story without I/O: admit → forward → relay. An engine tells it what happened and does what the [`Step`]
+//! asks for; it never blocks and owns no socket, so that both engines drive the same one.
 
 mod begin;
 mod traced;
@@ -49,8 +49,8 @@ pub enum Step {
     Call(Box<Story>, Call),
     /// Wait until the waker is called ([`Story::listen`]), at most until this time of the clock.
     Wait(Box<Story>, Nanos),
-    /// Have the whole body read, at most so many bytes, and the request answered by [`super::service::Service::work`] on a
-    /// thread that may block.
+    /// Have the whole body read, at most so many bytes, and the request answered by [`super::service::Service::work`]
+    /// on a thread that may block.
     Work(usize),
 }
 

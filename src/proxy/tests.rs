@@ -1,5 +1,5 @@
-//! A proxy for unit tests, and tests of its stories. It has a store in memory, a pool of the addresses that a test names, a
-//! clock that the test moves, and a journal that keeps its records.
+//! A proxy for unit tests, and tests of its stories. It has a store in memory, a pool of the addresses that a test
+//! names, a clock that the test moves, and a journal that keeps its records.
 
 mod answers;
 mod attempts;

@@ -119,9 +119,9 @@ impl Certificates {
         &self.pairs
     }
 
-    /// The one for a client that asks for that name and can verify signatures by those schemes. Candidates are those for the
-    /// name; else those for a wildcard in place of its first label. The first that the client can verify is taken, or the first
-    /// if it can verify none. Without candidates it is the default.
+    /// The one for a client that asks for that name and can verify signatures by those schemes. Candidates are those
+    /// for the name; else those for a wildcard in place of its first label. The first that the client can verify is
+    /// taken, or the first if it can verify none. Without candidates it is the default.
     pub fn pick(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&CertifiedPair> {
         let can = |index: &&usize| self.pairs[**index].key.key.choose_scheme(schemes).is_some();
         let of = |indices: &[usize]| indices.iter().find(can).or(indices.first()).copied();

@@ -1,4 +1,5 @@
-//! What a certificate says about itself: which names it is for, and when it is valid. `rustls` checks both, and tells neither.
+//! What a certificate says about itself: which names it is for, and when it is valid. `rustls` checks both, and tells
+//! neither.
 
 use std::time::{Duration, SystemTime};
 

@@ -37,11 +37,12 @@ struct Front {
     server: Arc<ServerConfig>,
 }
 
-/// Keys of session tickets, with which clients come back without a full handshake. Each process has its own. The library renews
-/// them every six hours.
+/// Keys of session tickets, with which clients come back without a full handshake. Each process has its own. The
+/// library renews them every six hours.
 #[derive(Clone)]
 struct Tickets {
-    /// How the clients of these tickets were verified. A ticket stands for that check, so there are new keys when this changes.
+    /// How the clients of these tickets were verified. A ticket stands for that check, so there are new keys when this
+    /// changes.
     roots: Option<(bool, Vec<CertificateDer<'static>>)>,
     keys: Arc<dyn ProducesTickets>,
 }
@@ -58,7 +59,8 @@ pub struct CertificateShown {
 }
 
 impl FrontTls {
-    /// Reads the files. `speaks_h2`: HTTP/2 may be offered. Logs warnings about certificates that are usable and not right.
+    /// Reads the files. `speaks_h2`: HTTP/2 may be offered. Logs warnings about certificates that are usable and not
+    /// right.
     ///
     /// # Errors
     /// Which file is wrong, and what in it.
@@ -103,8 +105,8 @@ impl FrontTls {
         Ok(())
     }
 
-    /// Reads the files again if they have changed. If they can't be used, what is in force stays, and the log says why, once
-    /// for each state of the files.
+    /// Reads the files again if they have changed. If they can't be used, what is in force stays, and the log says why,
+    /// once for each state of the files.
     pub fn look(&self, now: SystemTime) {
         let mut failed = self.failed.lock();
         let current = self.current.load_full();

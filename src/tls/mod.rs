@@ -1,6 +1,6 @@
-//! TLS on both sides: the certificates that clients are shown, and how the certificates of backends are checked. Reads files
-//! and makes the configurations of sessions. Owns no socket: the engines, the health checks and the database client drive
-//! sessions.
+//! TLS on both sides: the certificates that clients are shown, and how the certificates of backends are checked. Reads
+//! files and makes the configurations of sessions. Owns no socket: the engines, the health checks and the database
+//! client drive sessions.
 //!
 //! All of it uses `rustls` with `ring`: no system library is linked, and nothing older than TLS 1.2 is spoken.
 
@@ -61,7 +61,8 @@ impl Alpn {
 pub struct ClientAuth {
     /// A file with the roots of their chains, in PEM form.
     pub ca: PathBuf,
-    /// Whether a client without a certificate is turned away. One whose chain leads to another root is turned away in any case.
+    /// Whether a client without a certificate is turned away. One whose chain leads to another root is turned away in
+    /// any case.
     pub is_required: bool,
 }
 

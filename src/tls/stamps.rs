@@ -3,8 +3,8 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// The state of some files, in order. A link has the state of the file that it leads to, since certificates are often renewed
-/// by moving links.
+/// The state of some files, in order. A link has the state of the file that it leads to, since certificates are often
+/// renewed by moving links.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stamps(Vec<Option<Stamp>>);
 
@@ -17,7 +17,8 @@ struct Stamp {
 }
 
 impl Stamps {
-    /// Their state now. It has to be taken before the files are read: then a change in between is seen at the next look.
+    /// Their state now. It has to be taken before the files are read: then a change in between is seen at the next
+    /// look.
     pub fn of<'a>(files: impl Iterator<Item = &'a Path>) -> Self {
         let stamp = |file: &Path| {
             let about = std::fs::metadata(file).ok()?;

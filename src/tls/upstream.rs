@@ -1,5 +1,5 @@
-//! TLS to backends: how their certificates are checked, and which one we show. Requests and health checks alike make their
-//! connections to backends with `https://` by this.
+//! TLS to backends: how their certificates are checked, and which one we show. Requests and health checks alike make
+//! their connections to backends with `https://` by this.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -45,9 +45,10 @@ struct Behind {
 }
 
 impl BackendTls {
-    /// Takes over a pool's settings, and reads all files if a backend of it needs them (`is_needed`). Until then it reads
-    /// nothing: the system may have no roots, and need none. If something is wrong, the log says so, and connections fail until
-    /// it is mended. The settings from before do not stay in force, since they may have checked less.
+    /// Takes over a pool's settings, and reads all files if a backend of it needs them (`is_needed`). Until then it
+    /// reads nothing: the system may have no roots, and need none. If something is wrong, the log says so, and
+    /// connections fail until it is mended. The settings from before do not stay in force, since they may have checked
+    /// less.
     pub fn apply(&self, pool: &str, settings: &BackendTlsSettings, is_needed: bool) {
         if self.of(pool).apply(settings, is_needed) {
             self.generation.fetch_add(1, Ordering::Release);
@@ -68,8 +69,8 @@ impl BackendTls {
         new
     }
 
-    /// Forgets pools that are not held any more. A pool that a reload has removed is still held by its requests under way,
-    /// which may still connect.
+    /// Forgets pools that are not held any more. A pool that a reload has removed is still held by its requests under
+    /// way, which may still connect.
     pub fn forget_unheld(&self) {
         self.pools.rcu(|pools| {
             // One reference is the table's own.
@@ -78,14 +79,14 @@ impl BackendTls {
         });
     }
 
-    /// A number that changes whenever new connections are verified in another way. Connections from before must not be used
-    /// again.
+    /// A number that changes whenever new connections are verified in another way. Connections from before must not be
+    /// used again.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Reads files again that have changed. If they can't be used, what is in force stays, and the log says why, once for each
-    /// state of the files.
+    /// Reads files again that have changed. If they can't be used, what is in force stays, and the log says why, once
+    /// for each state of the files.
     pub fn look(&self) {
         for pool in self.pools.load().values() {
             if pool.look() {

@@ -1,6 +1,6 @@
-//! Health checks. Every endpoint is checked once in each interval of its pool, by a fixed number of threads for all pools. An
-//! endpoint that hangs delays no other check. The checks follow the pools: a new endpoint has its first check at once, and the
-//! result for a removed one is dropped.
+//! Health checks. Every endpoint is checked once in each interval of its pool, by a fixed number of threads for all
+//! pools. An endpoint that hangs delays no other check. The checks follow the pools: a new endpoint has its first check
+//! at once, and the result for a removed one is dropped.
 //!
 //! - `schedule`: which endpoint is checked when.
 //! - `check`: one check, as bytes in and result out.
@@ -107,7 +107,8 @@ impl Prober {
         let running = self.running()?;
         let changed = Arc::new(AtomicBool::new(true));
         let number = running.schedule.lock().watch(backends, settings, &changed);
-        // Weak, since this is called under the pool's lock: if it held the thread last, dropping that would wait for its end.
+        // Weak, since this is called under the pool's lock: if it held the thread last, dropping that would wait for
+        // its end.
         let (changed, wake) = (Arc::downgrade(&changed), Arc::downgrade(&running.wake));
         backends.on_change(move || {
             let (Some(changed), Some(wake)) = (changed.upgrade(), wake.upgrade()) else { return false };

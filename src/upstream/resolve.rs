@@ -1,5 +1,5 @@
-//! Looks up the names of backends at an interval, each on a thread of its own, so that a name server that hangs delays neither
-//! the start nor the other names. Backends that are configured by address are not looked up.
+//! Looks up the names of backends at an interval, each on a thread of its own, so that a name server that hangs delays
+//! neither the start nor the other names. Backends that are configured by address are not looked up.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -27,8 +27,8 @@ use targets::{SrvRecord, Targets};
 /// Most addresses of one name, and most targets of its SRV records. The others are left out, with a warning.
 pub const MAX_ADDRESSES: usize = 256;
 
-/// A backend that has no address at all is looked up this often, unless the interval is shorter: what is missing at the start
-/// comes soon.
+/// A backend that has no address at all is looked up this often, unless the interval is shorter: what is missing at the
+/// start comes soon.
 const MISSING_AGAIN: Duration = Duration::from_secs(1);
 
 /// Look-ups come up to this share of the interval early, so that those of many names drift apart.
@@ -49,8 +49,8 @@ pub trait NameLookup: Send + Sync {
 /// A [`NameLookup`] that all look-ups share.
 pub type Lookup = Arc<dyn NameLookup>;
 
-/// Asks the name server at that address (`discovery.resolver`), or else the system's resolver, which may use the hosts file,
-/// name servers and more.
+/// Asks the name server at that address (`discovery.resolver`), or else the system's resolver, which may use the hosts
+/// file, name servers and more.
 pub fn lookup(server: Option<SocketAddr>) -> Lookup {
     match server {
         Some(address) => Arc::new(NameServer { address, patience: server::PATIENCE }),
@@ -105,8 +105,8 @@ struct Followed {
 }
 
 impl Resolver {
-    /// Gives the pool the addresses of backends that are configured by address, and starts looking up the others. Fails only if
-    /// no thread can be started.
+    /// Gives the pool the addresses of backends that are configured by address, and starts looking up the others. Fails
+    /// only if no thread can be started.
     pub fn start(
         backends: &Arc<Backends>,
         entries: &[BackendEntry],
@@ -122,9 +122,9 @@ impl Resolver {
         Ok(resolver)
     }
 
-    /// Follows a changed list of backends. Look-ups of names that stay go on, unless the interval or the resolver changes. A
-    /// new name whose backend has addresses already is looked up after the interval, the others at once. Another resolver is
-    /// asked about all names at once. Fails if no thread can be started.
+    /// Follows a changed list of backends. Look-ups of names that stay go on, unless the interval or the resolver
+    /// changes. A new name whose backend has addresses already is looked up after the interval, the others at once.
+    /// Another resolver is asked about all names at once. Fails if no thread can be started.
     pub fn follow(
         &mut self,
         entries: &[BackendEntry],
@@ -192,8 +192,8 @@ impl Resolver {
     }
 }
 
-/// The addresses of these backends, looked up once and all at the same time. A backend without a good answer within `timeout`
-/// has none. The cause is not told here: the look-ups that go on say it.
+/// The addresses of these backends, looked up once and all at the same time. A backend without a good answer within
+/// `timeout` has none. The cause is not told here: the look-ups that go on say it.
 pub fn look_up_once(entries: &[&BackendEntry], lookup: &Lookup, timeout: Duration) -> Vec<Vec<Located>> {
     let mut found: Vec<Vec<Located>> = vec![Vec::new(); entries.len()];
     let (send, answers) = bounded(entries.len());
@@ -228,8 +228,8 @@ pub fn look_up_once(entries: &[&BackendEntry], lookup: &Lookup, timeout: Duratio
     found
 }
 
-/// Sorts addresses in the order of use, without duplicates, at most [`MAX_ADDRESSES`]; also returns how many were cut off. Name
-/// servers rotate their answers: since they are sorted first, the same ones are cut off each time.
+/// Sorts addresses in the order of use, without duplicates, at most [`MAX_ADDRESSES`]; also returns how many were cut
+/// off. Name servers rotate their answers: since they are sorted first, the same ones are cut off each time.
 fn bounded_list(mut addresses: Vec<Located>) -> (Vec<Located>, usize) {
     addresses.sort_unstable();
     addresses.dedup();
@@ -297,8 +297,8 @@ impl Name {
         pause.mul_f64(1.0 - JITTER * fastrand::f64())
     }
 
-    /// A good answer replaces the addresses, a failed one keeps them, and SRV records that say that the service is not offered
-    /// remove them. The log tells of each change once.
+    /// A good answer replaces the addresses, a failed one keeps them, and SRV records that say that the service is not
+    /// offered remove them. The log tells of each change once.
     fn take(&mut self, answer: io::Result<Answer>) {
         let Answer { addresses, cut, troubled } = match answer {
             Ok(answer) if answer.addresses.is_empty() => return self.take_away(),

@@ -104,8 +104,8 @@ impl Control {
             .map_err(|cause| BackendError::Busy(cause.into()))
     }
 
-    /// Reads and checks the whole configuration, then puts all of it in force that can be, or nothing. Waits for that, a
-    /// bounded time. `by`: who asked, for the log.
+    /// Reads and checks the whole configuration, then puts all of it in force that can be, or nothing. Waits for that,
+    /// a bounded time. `by`: who asked, for the log.
     pub(super) fn reload(&self, by: &str) -> Result<Reloaded, ReloadError> {
         self.tell(|answer| ControlCommand::Reload { by: by.to_owned(), answer: Some(answer) })
             .unwrap_or_else(|cause| Err(ReloadError::Busy(cause.to_owned())))

@@ -1,5 +1,5 @@
-//! `GET /v1/limited` and `GET /v1/clients`: who was refused most, and who asks most, within the last minutes. Both are read
-//! from bounded sketches (`limiter::heavy_hitters`) and are this instance's own.
+//! `GET /v1/limited` and `GET /v1/clients`: who was refused most, and who asks most, within the last minutes. Both are
+//! read from bounded sketches (`limiter::heavy_hitters`) and are this instance's own.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! `GET /v1/overview`: all that the first screen of the dashboard shows, from one look. It begins with the answer to "is it well?"
-//! (`line`), which `balancer status` prints.
+//! `GET /v1/overview`: all that the first screen of the dashboard shows, from one look. It begins with the answer to
+//! "is it well?" (`line`), which `balancer status` prints.
 
 mod line;
 mod rows;

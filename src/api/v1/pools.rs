@@ -1,5 +1,5 @@
-//! `GET /v1/pools`: where requests go, pool by pool. Pools come from the configuration alone; their backends can be changed
-//! ([`super::backends`]).
+//! `GET /v1/pools`: where requests go, pool by pool. Pools come from the configuration alone; their backends can be
+//! changed ([`super::backends`]).
 
 use serde::Serialize;
 use serde_json::{Value, json};

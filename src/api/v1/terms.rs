@@ -16,8 +16,8 @@ use balancer_limiter::terms::{BucketSpec, ClientLimit, MAX_BUCKETS, MAX_IN_FLIGH
 pub(super) const LIMIT_MEMBERS: [&str; 8] =
     ["plan", "buckets", "max_in_flight", "weight", "priority", "mode", "shared", "per_instance"];
 
-/// Reads a client and its limit; `named` is the client that the target names, which the body may leave out. `None`: there
-/// are faults.
+/// Reads a client and its limit; `named` is the client that the target names, which the body may leave out. `None`:
+/// there are faults.
 pub(super) fn client_and_limit(
     body: &mut Section<'_>,
     named: Option<ClientId>,

@@ -62,8 +62,8 @@ pub fn refusal(status: u16, detail: &str) -> Answer {
     Answer { status, media_type: "text/plain", body: Body::Bytes(format!("{detail}\n").into_bytes()) }
 }
 
-/// `{"http_method":…,"request_uri":…,"your_message":…}`. A body that is JSON is put in as it came, whatever its numbers. Any
-/// other body becomes a string, in which bytes that are not UTF-8 are U+FFFD; no body becomes null.
+/// `{"http_method":…,"request_uri":…,"your_message":…}`. A body that is JSON is put in as it came, whatever its
+/// numbers. Any other body becomes a string, in which bytes that are not UTF-8 are U+FFFD; no body becomes null.
 pub fn echo(method: &str, target: &str, body: &[u8]) -> Vec<u8> {
     // `serde_json` writes strings and cannot fail on them.
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
@@ -118,7 +118,8 @@ impl Answer {
 }
 
 impl Body {
-    /// Writes through `out`, which has the head. Afterwards `out` may have the end of the body, which is not written yet.
+    /// Writes through `out`, which has the head. Afterwards `out` may have the end of the body, which is not written
+    /// yet.
     fn write(&self, to: &mut impl Write, out: &mut Vec<u8>, chunked: bool) -> io::Result<()> {
         match self {
             Self::Bytes(bytes) => {

@@ -34,7 +34,8 @@ impl Driver {
         }
     }
 
-    /// While instances are replaced one after another, two versions run side by side. Neither knows what the other spends.
+    /// While instances are replaced one after another, two versions run side by side. Neither knows what the other
+    /// spends.
     fn heard_of_another_version(&self) {
         if self.parts.shown.other_versions.fetch_add(1, Ordering::Relaxed) == 0 {
             log::warn!(

@@ -1,5 +1,5 @@
-//! Limits as rows of comma-separated values (RFC 4180). Client ids, plans and buckets contain no line ends, so a record is
-//! always one line. So lines can be named by their number, and a quote that is not closed spoils only its own line.
+//! Limits as rows of comma-separated values (RFC 4180). Client ids, plans and buckets contain no line ends, so a record
+//! is always one line. So lines can be named by their number, and a quote that is not closed spoils only its own line.
 
 use balancer_limiter::document::{NewBucket, NewLimit};
 
@@ -69,8 +69,8 @@ fn quoted(cell: &str) -> String {
     if plain { cell.to_owned() } else { format!("\"{}\"", cell.replace('"', "\"\"")) }
 }
 
-/// The separator of a file's columns, by its first line. Spreadsheets write semicolons in countries whose decimal sign is a
-/// comma.
+/// The separator of a file's columns, by its first line. Spreadsheets write semicolons in countries whose decimal sign
+/// is a comma.
 pub fn separator(head: &str) -> char {
     [',', ';', '\t'].into_iter().max_by_key(|sign| (head.matches(*sign).count(), *sign == ',')).unwrap_or(',')
 }

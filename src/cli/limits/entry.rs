@@ -124,7 +124,8 @@ fn truth(name: &str, cell: &str) -> Result<bool, String> {
     }
 }
 
-/// Checks what can be checked without a balancer. The balancer checks again, and its faults are reported in the same way.
+/// Checks what can be checked without a balancer. The balancer checks again, and its faults are reported in the same
+/// way.
 fn checked(line: Line) -> Result<NewLimit, String> {
     let client_id = line.client_id.ok_or("client_id: missing")?;
     ClientId::parse(&client_id).map_err(|fault| format!("client_id: {fault}"))?;

@@ -20,7 +20,8 @@ use balancer_limiter::document::NewLimit;
 /// Most bytes of a file of header fields.
 const MAX_FIELD_BYTES: u64 = 64 << 10;
 
-/// Fields whose values are secrets. They are refused as arguments, which the list of processes and the shell's history show.
+/// Fields whose values are secrets. They are refused as arguments, which the list of processes and the shell's history
+/// show.
 const SECRET_FIELDS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
 
 const EXAMPLES: &str = "\
@@ -30,8 +31,8 @@ Examples:
   balancer limits explain 10.0.0.7 --header \"X-Forwarded-For: 203.0.113.9\"
   balancer limits explain 10.0.0.7 --headers-file - < headers.txt      # for those that hold a secret";
 
-/// Say what a request would get now, and why: who it is taken for, which limits were tried, which one decides, what is left
-/// of it. Takes no token.
+/// Say what a request would get now, and why: who it is taken for, which limits were tried, which one decides, what is
+/// left of it. Takes no token.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 #[command(after_help = EXAMPLES)]
 pub struct Explain {
@@ -181,8 +182,8 @@ fn question(explain: &Explain) -> Result<Value, CommandFailure> {
     Ok(question)
 }
 
-/// Adds `NAME: VALUE` to a map of lists, and returns the name in lower case. The error does not repeat the line, which may
-/// contain a secret.
+/// Adds `NAME: VALUE` to a map of lists, and returns the name in lower case. The error does not repeat the line, which
+/// may contain a secret.
 fn add_field(headers: &mut Map<String, Value>, line: &str) -> Result<String, &'static str> {
     let (name, value) = line.split_once(':').ok_or("must look like \"NAME: VALUE\"")?;
     let name = name.trim().to_ascii_lowercase();

@@ -37,8 +37,8 @@ pub enum Format {
     Csv,
 }
 
-/// Runs the command, with one page in memory at a time. A limit that changes meanwhile may be written in its old or its new
-/// form.
+/// Runs the command, with one page in memory at a time. A limit that changes meanwhile may be written in its old or its
+/// new form.
 pub fn run(export: &Export, session: &mut ApiSession) -> Result<(), CommandFailure> {
     let filter = query(&[("prefix", export.prefix.as_deref()), ("plan", export.plan.as_deref())]);
     let ApiSession { api, out } = session;

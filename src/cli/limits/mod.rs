@@ -58,8 +58,8 @@ pub(super) fn run(limits: &LimitsCommand, env: Env<'_>) -> Result<(), CommandFai
     }
 }
 
-/// The path of one client's limit, or of what is below it. The id is in the query, which no proxy on the way normalizes; a path
-/// with an encoded slash might be changed.
+/// The path of one client's limit, or of what is below it. The id is in the query, which no proxy on the way
+/// normalizes; a path with an encoded slash might be changed.
 fn item(below: &str, client_id: &str) -> String {
     format!("/-/v1/limit{below}?client_id={}", balancer_http::path::encoded(client_id))
 }

@@ -1,4 +1,5 @@
-//! `balancer top`: shows the clients with the most requests, those with the most refusals, and the backends, again and again.
+//! `balancer top`: shows the clients with the most requests, those with the most refusals, and the backends, again and
+//! again.
 
 use std::time::Duration;
 

@@ -65,8 +65,8 @@ pub struct Picture<'a> {
 /// How many tables there are.
 const TABLES: u16 = 3;
 
-/// Lines that are not rows: the title, the line that says whether the balancer is well, and an empty line and a head for
-/// each table.
+/// Lines that are not rows: the title, the line that says whether the balancer is well, and an empty line and a head
+/// for each table.
 const FRAME: u16 = 2 + 2 * TABLES;
 
 /// Rows of each table that fit on a screen of that many lines.

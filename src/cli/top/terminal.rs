@@ -1,5 +1,5 @@
-//! Takes over the screen of a terminal, so that single keys can be read. Dropping it gives the screen back, however the command
-//! ends.
+//! Takes over the screen of a terminal, so that single keys can be read. Dropping it gives the screen back, however the
+//! command ends.
 
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
@@ -39,7 +39,8 @@ pub enum Woken {
 }
 
 impl Terminal {
-    /// Takes the screen. From here on signals end [`Terminal::wait`] and not the process, so that the screen is given back.
+    /// Takes the screen. From here on signals end [`Terminal::wait`] and not the process, so that the screen is given
+    /// back.
     ///
     /// # Errors
     /// When there is no terminal to draw on, or signals cannot be caught.

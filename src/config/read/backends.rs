@@ -77,8 +77,8 @@ pub(in crate::config) fn by_address(origin: &FaultOrigin, url: &str) -> Node {
     Node::new(origin.clone(), Value::Object(members.into()))
 }
 
-/// Whether a backend is one of our listeners, as far as the text tells (a name or an SRV record may still lead to us: then
-/// `Via` ends the circle with 508).
+/// Whether a backend is one of our listeners, as far as the text tells (a name or an SRV record may still lead to us:
+/// then `Via` ends the circle with 508).
 pub fn is_own(listener: &SocketAddr, backend: &BackendEntry) -> bool {
     if listener.port() == 0 || listener.port() != backend.port {
         return false;

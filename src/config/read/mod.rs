@@ -49,8 +49,8 @@ const IN_FLIGHT: std::ops::RangeInclusive<u64> = 1..=1_000_000;
 const NEEDS_LOOPS: &str =
     "needs the loops (frontend.engine \"epoll\" or \"auto\", on Linux), which the tiny_http engine has not";
 
-/// Reads the whole tree; relative paths count from `base`, `env` is the process's environment, and `store` is where limits
-/// are kept unless `database.url` says it.
+/// Reads the whole tree; relative paths count from `base`, `env` is the process's environment, and `store` is where
+/// limits are kept unless `database.url` says it.
 pub(super) fn config(
     mut root: Section<'_>,
     base: &Path,

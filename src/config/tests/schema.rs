@@ -1,5 +1,6 @@
-//! The schema finds what the loader finds, by a validator that is not ours: Python's `jsonschema`. Without it this is skipped
-//! aloud; `BALANCER_TEST_REQUIRE_PARSERS=1` makes that a failure. `BALANCER_TEST_PYTHON` names a Python that has it.
+//! The schema finds what the loader finds, by a validator that is not ours: Python's `jsonschema`. Without it this is
+//! skipped aloud; `BALANCER_TEST_REQUIRE_PARSERS=1` makes that a failure. `BALANCER_TEST_PYTHON` names a Python that
+//! has it.
 
 use std::io::Write;
 use std::process::{Command, Stdio};

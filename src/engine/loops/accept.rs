@@ -1,5 +1,5 @@
-//! New connections: accepted while there is room, counted per address, and given to the loop with the fewest. At the bound, the
-//! oldest connections that do nothing make room.
+//! New connections: accepted while there is room, counted per address, and given to the loop with the fewest. At the
+//! bound, the oldest connections that do nothing make room.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -45,8 +45,8 @@ impl LoopsShared {
         }
     }
 
-    /// Counts a connection, and says which loop gets it. `own`: the loop that asks; it keeps the connection unless others have
-    /// fewer.
+    /// Counts a connection, and says which loop gets it. `own`: the loop that asks; it keeps the connection unless
+    /// others have fewer.
     pub(super) fn admit(&self, arrival: Arrival, own: usize) -> Admitted {
         let address = arrival.peer.ip().to_canonical();
         let number = self.emptiest(own);
@@ -92,8 +92,8 @@ impl LoopsShared {
         }
     }
 
-    /// The number of the loop with the fewest connections, or `own` if that has hardly more: handing over costs two system
-    /// calls.
+    /// The number of the loop with the fewest connections, or `own` if that has hardly more: handing over costs two
+    /// system calls.
     fn emptiest(&self, own: usize) -> usize {
         let loops = &self.loops;
         let count = |n: &usize| self.counts.of_loop(*n);
@@ -181,9 +181,9 @@ impl Loop {
         }
     }
 
-    /// Gives a connection its place. At the bound, one that does nothing ends for it. Where only another loop has such a one, the
-    /// connection is sent there, since its place must not be taken before the other one has ended. False: so it was, and nothing
-    /// more is to be accepted here until that loop has decided about it.
+    /// Gives a connection its place. At the bound, one that does nothing ends for it. Where only another loop has such
+    /// a one, the connection is sent there, since its place must not be taken before the other one has ended. False: so
+    /// it was, and nothing more is to be accepted here until that loop has decided about it.
     fn take_in(&mut self, mut arrival: Arrival, buffers: &mut Buffers) -> bool {
         let shared = Arc::clone(&self.shared);
         loop {

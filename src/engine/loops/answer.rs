@@ -14,7 +14,8 @@ use balancer_time::Nanos;
 
 /// What reading an answer's head came to.
 pub(super) enum Looked {
-    /// The final head. Its body begins at the first position of the scratch memory; the received bytes end at the second.
+    /// The final head. Its body begins at the first position of the scratch memory; the received bytes end at the
+    /// second.
     Head(Box<response::Head>, (usize, usize)),
     /// More has to come.
     Later,
@@ -103,7 +104,8 @@ impl Loop {
             return Go::Close;
         };
         let is_whole = !exchange.upload.is_under_way();
-        // A backend that refuses or ends the connection wants no more of the body. Others may answer while it still comes.
+        // A backend that refuses or ends the connection wants no more of the body. Others may answer while it still
+        // comes.
         if !is_whole && (head.status >= 400 || !head.keep_alive) {
             exchange.upload.is_stopped = true;
         }
@@ -133,8 +135,8 @@ fn malformed(fault: AnswerFault) -> UpstreamError {
     UpstreamError { phase: Phase::Malformed, cause: fault.to_string() }
 }
 
-/// Whether the request's credentials belong to the backend connection (RFC 4559 §5), which then serves this client alone: the
-/// backend asks for such credentials, or the client sent some.
+/// Whether the request's credentials belong to the backend connection (RFC 4559 §5), which then serves this client
+/// alone: the backend asks for such credentials, or the client sent some.
 fn is_pinning(head: &response::Head, request: &RequestHead) -> bool {
     let is_of_connection = |value: &[u8]| {
         let is =

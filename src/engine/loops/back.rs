@@ -77,8 +77,8 @@ impl Coding {
         matches!(self, Self::Done)
     }
 
-    /// Moves the body's bytes to the front of `bytes`. Returns how many these are, and how many bytes of the input the body and
-    /// its framing took.
+    /// Moves the body's bytes to the front of `bytes`. Returns how many these are, and how many bytes of the input the
+    /// body and its framing took.
     pub fn take(&mut self, bytes: &mut [u8]) -> Result<(usize, usize), ChunkFault> {
         match self {
             Self::Done => Ok((0, 0)),

@@ -1,5 +1,5 @@
-//! Loops compare how much of a processor they used lately. A loop that used much more than the least busy one gives it some
-//! connections that are between two requests.
+//! Loops compare how much of a processor they used lately. A loop that used much more than the least busy one gives it
+//! some connections that are between two requests.
 
 use std::sync::atomic::Ordering;
 

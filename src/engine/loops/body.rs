@@ -71,7 +71,8 @@ enum Read {
 }
 
 impl Loop {
-    /// Reads a small body until it is whole. A large one streams, and so does one that its client sends only after a 100.
+    /// Reads a small body until it is whole. A large one streams, and so does one that its client sends only after a
+    /// 100.
     pub(super) fn read_ahead(
         &mut self,
         conn: &mut Conn,

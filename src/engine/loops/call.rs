@@ -206,8 +206,8 @@ impl Loop {
                 return Ok(());
             }
             if back.secure.is_some() && back.readable {
-                // A step may verify a chain or do a key exchange. Only a few are made in a turn, so that other clients do not
-                // wait.
+                // A step may verify a chain or do a key exchange. Only a few are made in a turn, so that other clients
+                // do not wait.
                 if self.shaken_backs >= MOST_SHAKEN {
                     self.again.push(client);
                     return Ok(());

@@ -14,8 +14,8 @@ use balancer_time::Nanos;
 pub(super) const LINGER_SILENCE: Nanos = 2_000_000_000;
 /// How long closing may take in all, in nanoseconds.
 pub(super) const LINGER_TOTAL: Nanos = 10_000_000_000;
-/// How many bytes of a closing connection are read and dropped before it is reset. That is enough for bodies of a usual size: a
-/// client that sends all of its body before it reads still finds the answer.
+/// How many bytes of a closing connection are read and dropped before it is reset. That is enough for bodies of a usual
+/// size: a client that sends all of its body before it reads still finds the answer.
 const LINGER_BYTES: usize = 32 * 1024 * 1024;
 /// Reads of one closing connection before others have their turn.
 const LINGER_READS: usize = 16;

@@ -1,5 +1,5 @@
-//! A client's connection: what it is in the middle of, and what is left over of its last read. An idle one takes a few hundred
-//! bytes, since buffers belong to the loop.
+//! A client's connection: what it is in the middle of, and what is left over of its last read. An idle one takes a few
+//! hundred bytes, since buffers belong to the loop.
 
 use std::io::IoSlice;
 use std::net::SocketAddr;
@@ -72,7 +72,8 @@ pub(super) struct Conn {
     pub look_first: bool,
     /// Bytes of the inbox that the parser has found to be a proper beginning of a head.
     pub judged: usize,
-    /// When the time for the head began: with its first byte, or with the connection for the first head. 0: it has not begun.
+    /// When the time for the head began: with its first byte, or with the connection for the first head. 0: it has not
+    /// begun.
     pub head_since: Nanos,
     /// When something last happened on it: bytes went in or out, the client ended its side, or a request was over.
     pub moved_at: Nanos,
@@ -279,8 +280,8 @@ impl Conn {
         }
     }
 
-    /// The framing for this client of a body that has `framing` over HTTP/1.1. HTTP/2 needs no chunks: its frames say where a
-    /// body ends.
+    /// The framing for this client of a body that has `framing` over HTTP/1.1. HTTP/2 needs no chunks: its frames say
+    /// where a body ends.
     pub fn framing(&self, framing: Framing) -> Framing {
         if self.is_stream() && framing == Framing::Chunked { Framing::UntilClose } else { framing }
     }

@@ -1,5 +1,5 @@
-//! The delivery of an answer. What the kernel takes is sent at once; what it does not take waits in a bounded buffer, and
-//! nothing more is read from the backend meanwhile.
+//! The delivery of an answer. What the kernel takes is sent at once; what it does not take waits in a bounded buffer,
+//! and nothing more is read from the backend meanwhile.
 
 use std::sync::atomic::Ordering;
 
@@ -13,8 +13,8 @@ use crate::proxy::exchange::{Answer, AnswerBody, DeliveryOutcome};
 use crate::proxy::story::Call;
 use balancer_http::message::BodyLength;
 
-/// The backend that has answered, if one has: its connection, its call, and where in the scratch memory the received part of
-/// the body begins and ends.
+/// The backend that has answered, if one has: its connection, its call, and where in the scratch memory the received
+/// part of the body begins and ends.
 pub(super) type FromBackend = Option<(BackSlot, Call, (usize, usize))>;
 
 /// Part of a longer body may still be in our kernel after its last byte was written.
@@ -218,8 +218,8 @@ impl Loop {
                 conn.begin_next(self.now);
                 Go::On
             }
-            // A close with something unread is a reset, by which the client loses what it has not received yet. The socket is
-            // asked, since the event that tells of it may not be handled yet.
+            // A close with something unread is a reset, by which the client loses what it has not received yet. The
+            // socket is asked, since the event that tells of it may not be handled yet.
             After::Close if conn.readable || (delivery.body_bytes > LONG && !conn.socket.is_quiet()) => {
                 Go::Linger
             }
@@ -228,8 +228,8 @@ impl Loop {
         }
     }
 
-    /// Ends an answer before its body is whole. The client must see that: with a length or chunks the rest is missing, and the
-    /// client may still read what was sent. Without them only a reset shows it.
+    /// Ends an answer before its body is whole. The client must see that: with a length or chunks the rest is missing,
+    /// and the client may still read what was sent. Without them only a reset shows it.
     pub(super) fn broke(&mut self, conn: &mut Conn, delivery: &mut Delivery, cause: &str) -> Go {
         // Closed first: the ticket gives the lease back, which must not free a place while the backend still works.
         if let Some(origin) = delivery.source.take() {

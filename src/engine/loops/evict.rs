@@ -10,13 +10,14 @@ use balancer_time::Nanos;
 
 /// A connection that has said nothing for less than this may be a client whose request is on its way.
 const NEW: Nanos = 1_000_000_000;
-/// New silent connections are spared while there are at most this many silent ones, or an eighth of all that there may be. More
-/// are a flood.
+/// New silent connections are spared while there are at most this many silent ones, or an eighth of all that there may
+/// be. More are a flood.
 const FEW: usize = 16;
 
 impl Loop {
-    /// The loop in which a connection is to end: the one that has the most silent ones, or else the most idle ones. A loop that
-    /// is stuck, or has not decided yet about an arrival of this one, can't end any. `None`: there is nothing to end.
+    /// The loop in which a connection is to end: the one that has the most silent ones, or else the most idle ones. A
+    /// loop that is stuck, or has not decided yet about an arrival of this one, can't end any. `None`: there is nothing
+    /// to end.
     pub(super) fn loop_to_evict_in(&self) -> Option<usize> {
         let (shared, own) = (&self.shared, self.number);
         let can_end = |n: &usize| {
@@ -37,8 +38,8 @@ impl Loop {
         }
     }
 
-    /// Ends one connection of this loop: a silent one, or else an idle one, the oldest first. New silent ones go last while
-    /// they are few. False: there is none.
+    /// Ends one connection of this loop: a silent one, or else an idle one, the oldest first. New silent ones go last
+    /// while they are few. False: there is none.
     pub(super) fn evict(&mut self) -> bool {
         let silent = self.shared.counts.of_kind(Kind::Silent);
         let are_few = silent <= FEW.max(self.shared.counts.most() / 8);
@@ -79,7 +80,8 @@ impl Loop {
         }
     }
 
-    /// The next one to end. One walk over all clients finds many, so that a flood at the bound does not cost a walk for each.
+    /// The next one to end. One walk over all clients finds many, so that a flood at the bound does not cost a walk for
+    /// each.
     fn oldest(&mut self, kind: Kind) -> Option<(ClientSlot, Nanos)> {
         const CANDIDATES: usize = 64;
         if self.shared.counts.of_kind_in(self.number, kind) == 0 {

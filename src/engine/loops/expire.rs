@@ -99,8 +99,8 @@ impl Loop {
         slow.min(self.now.saturating_add(TRY_AGAIN))
     }
 
-    /// Whether a client takes nothing, or too little. The kernel says "writable" only when a third of its buffer is free, so
-    /// only trying to write tells a client that reads slowly, but fast enough, from a silent one.
+    /// Whether a client takes nothing, or too little. The kernel says "writable" only when a third of its buffer is
+    /// free, so only trying to write tells a client that reads slowly, but fast enough, from a silent one.
     pub(super) fn is_too_slow(&self, conn: &mut Conn) -> bool {
         let timeouts = &self.shared.timeouts;
         conn.flush(self.now).is_err()
@@ -122,8 +122,8 @@ impl Loop {
     /// Sets the client's deadline, and adds a timer if it has none that is early enough.
     pub(super) fn arm(&mut self, conn: &mut Conn, due: Nanos) {
         conn.due = due;
-        // Most streams end soon, and their entries would stay in the heap until their time. So the entry is near, and is made
-        // anew while the stream is there.
+        // Most streams end soon, and their entries would stay in the heap until their time. So the entry is near, and
+        // is made anew while the stream is there.
         let at = if conn.is_stream() { due.min(self.now.saturating_add(NEAR)) } else { due };
         if at < conn.timer {
             conn.timer = at;
@@ -261,7 +261,8 @@ impl Loop {
         let Doing::Answering(delivery) = &mut exchange.doing else { return Go::Wait };
         let origin = delivery.source.as_ref();
         let is_over = origin.is_some_and(|origin| origin.deadline.is_some_and(|at| at <= self.now));
-        // Nothing is read from the backend while the client has not taken what came: then it is no fault of the backend.
+        // Nothing is read from the backend while the client has not taken what came: then it is no fault of the
+        // backend.
         let is_clients_fault = is_over && !conn.is_flushed();
         let cause = match origin {
             Some(_) if is_over && !is_clients_fault => {

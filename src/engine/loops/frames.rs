@@ -122,8 +122,9 @@ impl Loop {
         }
     }
 
-    /// Counts a request. It can't wait for another loop, so at the bound only a connection of this loop ends for it. Where this
-    /// one has none that can, another loop is asked for room, and the request is refused: the client may send it again.
+    /// Counts a request. It can't wait for another loop, so at the bound only a connection of this loop ends for it.
+    /// Where this one has none that can, another loop is asked for room, and the request is refused: the client may
+    /// send it again.
     fn count_stream(&mut self, address: IpAddr) -> Option<Counted> {
         let shared = Arc::clone(&self.shared);
         loop {

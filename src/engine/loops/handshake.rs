@@ -1,5 +1,5 @@
-//! TLS handshakes of clients. A key exchange or a signature takes a few tenths of a millisecond of its loop. So handshakes wait
-//! in a queue of their own, and all other events have their turn between two of them.
+//! TLS handshakes of clients. A key exchange or a signature takes a few tenths of a millisecond of its loop. So
+//! handshakes wait in a queue of their own, and all other events have their turn between two of them.
 
 use super::conn::{Client, Stage, Transport};
 use super::secure::MOST_HANDSHAKE_BYTES;

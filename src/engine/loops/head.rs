@@ -103,8 +103,8 @@ impl Loop {
         }
     }
 
-    /// The refusal for the beginning of a head behind which nothing comes any more, if the beginning breaks a rule. It may not
-    /// have been parsed yet, see [`worth_judging`]. `None`: it breaks none, and there is no request to answer.
+    /// The refusal for the beginning of a head behind which nothing comes any more, if the beginning breaks a rule. It
+    /// may not have been parsed yet, see [`worth_judging`]. `None`: it breaks none, and there is no request to answer.
     fn judge_beginning(&mut self, client: &mut Client, have: usize, buffers: &mut Buffers) -> Option<Go> {
         let conn = &client.conn;
         if conn.expects_proxy || have <= conn.judged {
@@ -146,8 +146,8 @@ impl Loop {
         }
     }
 
-    /// Begins a request whose head is whole. Its body begins at the first position of the buffers' inbox; what was received
-    /// ends at the second.
+    /// Begins a request whose head is whole. Its body begins at the first position of the buffers' inbox; what was
+    /// received ends at the second.
     fn begin_exchange(
         &mut self,
         client: &mut Client,

@@ -1,6 +1,6 @@
-//! HTTP/2 (RFC 9113) for clients: the `h2` crate, which the loop polls between two buffers in memory. Each stream is a client
-//! of the loop like any other, whose bytes come from the stream instead of a socket. The parser of HTTP/1.1 judges its head.
-//! `frames` has what the loop does.
+//! HTTP/2 (RFC 9113) for clients: the `h2` crate, which the loop polls between two buffers in memory. Each stream is a
+//! client of the loop like any other, whose bytes come from the stream instead of a socket. The parser of HTTP/1.1
+//! judges its head. `frames` has what the loop does.
 
 mod connection;
 mod head;

@@ -1,6 +1,6 @@
-//! Threads for calls of the API, which may block or take long. A loop hands over a call whose body is whole, and gets the
-//! answer as a letter. Calls that may wait for the database have threads of their own: when it hangs, the others are still
-//! answered.
+//! Threads for calls of the API, which may block or take long. A loop hands over a call whose body is whole, and gets
+//! the answer as a letter. Calls that may wait for the database have threads of their own: when it hangs, the others
+//! are still answered.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};

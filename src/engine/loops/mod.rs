@@ -1,10 +1,12 @@
-//! Our own engine, for Linux: loops that own their connections. Each loop is a thread with its own epoll instance, its clients,
-//! its connections to backends, its timers and its buffers. A request that waits holds memory and no thread. A loop never waits
-//! for anything but events: what may block is done by the threads of a lane, which mail the result back.
+//! Our own engine, for Linux: loops that own their connections. Each loop is a thread with its own epoll instance, its
+//! clients, its connections to backends, its timers and its buffers. A request that waits holds memory and no thread. A
+//! loop never waits for anything but events: what may block is done by the threads of a lane, which mail the result
+//! back.
 //!
-//! A client's connection is handled by one function for each thing that it can be in the middle of (`client`): a request's
-//! head (`head`), its body (`body`), its backend (`call`, `back`), its answer (`deliver`), an upgraded connection (`tunnel`).
-//! Sockets are registered once, edge-triggered: a read that brings less than it asked for has read everything.
+//! A client's connection is handled by one function for each thing that it can be in the middle of (`client`): a
+//! request's head (`head`), its body (`body`), its backend (`call`, `back`), its answer (`deliver`), an upgraded
+//! connection (`tunnel`). Sockets are registered once, edge-triggered: a read that brings less than it asked for has
+//! read everything.
 
 mod accept;
 mod answer;
@@ -64,9 +66,9 @@ use crate::proxy::exchange::Rejection;
 use crate::proxy::service::Service;
 use balancer_time::nanos;
 
-/// Most bytes of an answer that the kernel keeps beyond what it may send (`TCP_NOTSENT_LOWAT`). Without this bound a client
-/// that does not read holds as much kernel memory as tcp_wmem allows, usually 4 MiB. Bytes on their way to a client do not
-/// count.
+/// Most bytes of an answer that the kernel keeps beyond what it may send (`TCP_NOTSENT_LOWAT`). Without this bound a
+/// client that does not read holds as much kernel memory as tcp_wmem allows, usually 4 MiB. Bytes on their way to a
+/// client do not count.
 const KERNEL_UNSENT_BYTES: u32 = 256 * 1024;
 /// How often a draining engine looks whether it is done.
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
@@ -83,7 +85,8 @@ pub struct RunningLoops {
     _watchdog: Watchdog,
 }
 
-/// Starts loops, lane and watchdog on sockets that listen already. Errors are those of making epoll instances and threads.
+/// Starts loops, lane and watchdog on sockets that listen already. Errors are those of making epoll instances and
+/// threads.
 pub fn start(
     listeners: Sockets,
     start: &EngineStart<'_>,

@@ -1,4 +1,5 @@
-//! Relays the body of a backend's answer: takes its framing off, puts the client's on, and reads no more than the client takes.
+//! Relays the body of a backend's answer: takes its framing off, puts the client's on, and reads no more than the
+//! client takes.
 
 use super::back::Back;
 use super::conn::{Conn, Gone};
@@ -121,8 +122,8 @@ fn close_body(conn: &mut Conn, delivery: &mut Delivery, now: u64, buffers: &mut 
     Pumped::Done
 }
 
-/// Writes the head of a gathered answer, and what was gathered. If the body is whole, the head has its length. If it is too
-/// long to wait for, the end of the connection ends it.
+/// Writes the head of a gathered answer, and what was gathered. If the body is whole, the head has its length. If it is
+/// too long to wait for, the end of the connection ends it.
 fn gathered(
     conn: &mut Conn,
     delivery: &mut Delivery,

@@ -1,5 +1,5 @@
-//! TLS on a connection: a session of rustls between the socket and what is read and written. No event tells of plaintext that
-//! is left inside the session, or of ciphertext that the kernel did not take: both have to be asked for.
+//! TLS on a connection: a session of rustls between the socket and what is read and written. No event tells of
+//! plaintext that is left inside the session, or of ciphertext that the kernel did not take: both have to be asked for.
 
 use std::io::{self, BufRead, IoSlice, Read, Write};
 
@@ -67,8 +67,8 @@ impl Secure {
         std::mem::take(&mut self.moved)
     }
 
-    /// Reads plaintext. Returns what came, and whether there may be more of which no event will tell. `has_ended`: an event has
-    /// told of the connection's end. `cipher` is lent memory for what the socket has.
+    /// Reads plaintext. Returns what came, and whether there may be more of which no event will tell. `has_ended`: an
+    /// event has told of the connection's end. `cipher` is lent memory for what the socket has.
     pub fn receive(
         &mut self,
         socket: &Socket,
@@ -188,8 +188,8 @@ impl Secure {
         Ok(true)
     }
 
-    /// Encrypts and sends. Returns how many bytes of plaintext were taken; 0 when the kernel's buffer is full. The kernel may
-    /// not have taken all of their ciphertext yet ([`Self::is_flushed`]).
+    /// Encrypts and sends. Returns how many bytes of plaintext were taken; 0 when the kernel's buffer is full. The
+    /// kernel may not have taken all of their ciphertext yet ([`Self::is_flushed`]).
     pub fn send_pieces(&mut self, socket: &Socket, pieces: &[IoSlice<'_>]) -> Result<usize, Errno> {
         if !self.push(socket)? {
             return Ok(0);

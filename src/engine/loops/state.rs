@@ -38,8 +38,8 @@ pub(super) enum Letter {
     Woken(ClientSlot),
     /// The lane has answered.
     Answered(ClientSlot, Answer),
-    /// A connection that another loop, the one of that number, has accepted at the bound: it gets its place in this loop, where
-    /// one that does nothing can end for it.
+    /// A connection that another loop, the one of that number, has accepted at the bound: it gets its place in this
+    /// loop, where one that does nothing can end for it.
     Arrived(Arrival, usize),
     /// The loop of that number has decided about the connection that it was sent.
     Decided(usize),
@@ -82,9 +82,9 @@ impl LoopState {
         })
     }
 
-    /// Posts a letter. There are at most as many as what they are about: one for a connection, one for a request that waits, one
-    /// for another loop's arrival and one for its decision, one that asks for room.
-    /// Blocks only for the moment in which another letter is posted or letters are taken.
+    /// Posts a letter. There are at most as many as what they are about: one for a connection, one for a request that
+    /// waits, one for another loop's arrival and one for its decision, one that asks for room. Blocks only for the
+    /// moment in which another letter is posted or letters are taken.
     pub fn post(&self, letter: Letter) {
         let mut mail = self.mail.lock();
         mail.push(letter);

@@ -64,8 +64,8 @@ fn config() -> Frontend {
 
 type Script = dyn Fn(NewRequest<'_>) -> Step + Send + Sync;
 
-/// A service that plays a script, and what the engine told it. What the script gives to the lane is answered by [`echo`],
-/// or by a panic for the target `/panic`.
+/// A service that plays a script, and what the engine told it. What the script gives to the lane is answered by
+/// [`echo`], or by a panic for the target `/panic`.
 struct Scripted {
     script: Box<Script>,
     /// The lane's threads wait for it before they answer `/gate`.

@@ -127,7 +127,8 @@ const CIPHER: usize = 64 * 1024;
 
 /// The event data of the letter box. That of a listener is its number. Keys of slots are never this small.
 const MAIL: u64 = 0x7FFF_FFFF;
-/// A bit in the lower half of event data, which says that the event is about a backend. The index of a slot never reaches it.
+/// A bit in the lower half of event data, which says that the event is about a backend. The index of a slot never
+/// reaches it.
 pub(super) const BACK: u64 = 1 << 31;
 
 /// The event data of a client.
@@ -228,8 +229,8 @@ impl Loop {
     }
 
     fn handle(&mut self, ready: &[epoll::Event], buffers: &mut Buffers) {
-        // Backends first: a kept connection that was closed, or that has bytes without a request, is found out before it is
-        // taken. New connections last.
+        // Backends first: a kept connection that was closed, or that has bytes without a request, is found out before
+        // it is taken. New connections last.
         for event in ready {
             let data = event.data.u64();
             if data >> 32 != 0 && data & BACK != 0 {

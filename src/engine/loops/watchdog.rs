@@ -1,5 +1,5 @@
-//! A thread that looks whether every loop goes on. The log names a loop that is stuck, which is a bug of ours, by its number. A
-//! stuck loop gets no new connections until it goes on.
+//! A thread that looks whether every loop goes on. The log names a loop that is stuck, which is a bug of ours, by its
+//! number. A stuck loop gets no new connections until it goes on.
 
 use std::convert::Infallible;
 use std::io;

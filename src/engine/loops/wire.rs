@@ -35,8 +35,8 @@ impl Socket {
         self.read(buffer, RecvFlags::empty())
     }
 
-    /// The same, and whether there may be more. If it brings less than was asked for, the socket is empty, and an event tells
-    /// of what comes next.
+    /// The same, and whether there may be more. If it brings less than was asked for, the socket is empty, and an event
+    /// tells of what comes next.
     pub fn receive_or_drain(&self, buffer: &mut [u8]) -> (Got, bool) {
         let got = self.receive(buffer);
         (got, got == Got::Bytes(buffer.len()))

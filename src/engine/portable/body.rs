@@ -1,4 +1,5 @@
-//! A request's body on this engine: a small one is read whole before the service sees the request, a larger one streams.
+//! A request's body on this engine: a small one is read whole before the service sees the request, a larger one
+//! streams.
 
 use std::io::{self, Read};
 

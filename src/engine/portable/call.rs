@@ -1,13 +1,13 @@
-//! One call of a backend, by ureq's public interface. It blocks until the answer's head is there. The relay reads the body.
+//! One call of a backend, by ureq's public interface. It blocks until the answer's head came. The relay reads the body.
 //!
-//! Every option is set: ureq's defaults follow redirects, take a proxy from the environment and add fields of their own. Only
-//! those of its time-outs are set that look at the clock around each system call. The ones for a whole call start a thread that
-//! resolves the address.
+//! Every option is set: ureq's defaults follow redirects, take a proxy from the environment and add fields of their
+//! own. Only those of its time-outs are set that look at the clock around each system call. The ones for a whole call
+//! start a thread that resolves the address.
 //!
-//! ureq reads answers leniently (`5, 5` as a length, a length beside chunks). So every head is written out again and read by
-//! our own strict parser. What is lost by then is in the table of cases × engines of docs/engines.md: reason phrases, interim
-//! answers, the spelling of names, an answer that comes before the request was sent, and whether a broken connection had been
-//! kept.
+//! ureq reads answers leniently (`5, 5` as a length, a length beside chunks). So every head is written out again and
+//! read by our own strict parser. What is lost by then is in the table of cases × engines of docs/engines.md: reason
+//! phrases, interim answers, the spelling of names, an answer that comes before the request was sent, and whether a
+//! broken connection had been kept.
 
 use std::io::{self, Read};
 use std::time::Duration;
@@ -42,8 +42,8 @@ pub(super) struct BackendCaller {
     clock: Clock,
 }
 
-/// An answer's body, which ureq still has to read. Read to its end it gives its connection back; dropped before that it closes
-/// it.
+/// An answer's body, which ureq still has to read. Read to its end it gives its connection back; dropped before that it
+/// closes it.
 pub(super) struct Incoming {
     reader: BodyReader<'static>,
     length: BodyLength,

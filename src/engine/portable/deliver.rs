@@ -1,6 +1,6 @@
-//! Delivers answers on this engine. The crate's `Response` strips fields, re-chunks and buffers, so everything is written to
-//! its raw writer. That can't close a connection. So a body whose source may break off is either read whole first, or sent
-//! chunked: then a break is an invalid chunk-size line.
+//! Delivers answers on this engine. The crate's `Response` strips fields, re-chunks and buffers, so everything is
+//! written to its raw writer. That can't close a connection. So a body whose source may break off is either read whole
+//! first, or sent chunked: then a break is an invalid chunk-size line.
 
 use std::io::{self, Write};
 
@@ -110,9 +110,9 @@ fn read_whole(incoming: Option<Incoming>, bound: usize) -> Result<Vec<u8>, Strin
     }
 }
 
-/// Answers a client that has not sent its whole body. Taking the request apart would wait for the rest, so the crate's own
-/// `respond` is used, which answers first. Nearly all answers here are refusals, since ureq sends a body to its end before it
-/// looks for the answer.
+/// Answers a client that has not sent its whole body. Taking the request apart would wait for the rest, so the crate's
+/// own `respond` is used, which answers first. Nearly all answers here are refusals, since ureq sends a body to its end
+/// before it looks for the answer.
 fn respond_first(request: Request, answer: Answer, incoming: Option<Incoming>) -> (u64, DeliveryOutcome) {
     let body = match answer.body {
         AnswerBody::Bytes(bytes) => bytes,

@@ -73,8 +73,8 @@ impl Shared {
         }
     }
 
-    /// Answers a call of the API. Those that may wait for the database never hold more than half of the workers: while it
-    /// hangs, all else is still answered.
+    /// Answers a call of the API. Those that may wait for the database never hold more than half of the workers: while
+    /// it hangs, all else is still answered.
     fn serve_own(&self, head: &mut RequestHead, body: &mut Body<'_>, received_at: Nanos) -> Answer {
         let mut place = None;
         if self.service.waits(head) {

@@ -8,9 +8,9 @@ use balancer_http::message::{BodyLength, Reason, RequestHead};
 /// The longest target that an [`http::Uri`] holds, in bytes.
 const MAX_BYTES: usize = 65_534;
 
-/// Refuses a target that our parser takes and ureq can't send byte for byte: an [`http::Uri`] holds no `<` and `>`, no backtick
-/// before the `?`, no quote behind it, and no more than 65,534 bytes. Refused here, since a failure while it is sent would not
-/// be the client's.
+/// Refuses a target that our parser takes and ureq can't send byte for byte: an [`http::Uri`] holds no `<` and `>`, no
+/// backtick before the `?`, no quote behind it, and no more than 65,534 bytes. Refused here, since a failure while it
+/// is sent would not be the client's.
 pub fn refusal(target: &str) -> Option<Reject> {
     if target.len() > MAX_BYTES {
         return Some(Reject::new(Reason::UriTooLong, "the request target is too long for this engine"));
@@ -20,8 +20,8 @@ pub fn refusal(target: &str) -> Option<Reject> {
     (!is_carried).then(|| Reject::new(Reason::BadRequest, detail))
 }
 
-/// Refuses what our parser takes and ureq can't send on: a HEAD with a body, and names of fields that are too long for an
-/// [`http::HeaderName`]. ureq can't send credentials beyond ASCII either, but `tiny_http` takes no such field.
+/// Refuses what our parser takes and ureq can't send on: a HEAD with a body, and names of fields that are too long for
+/// an [`http::HeaderName`]. ureq can't send credentials beyond ASCII either, but `tiny_http` takes no such field.
 pub fn unsendable(head: &RequestHead) -> Option<Reject> {
     const MAX_NAME_BYTES: usize = 65_535;
     if head.method == "HEAD" && !matches!(head.length, BodyLength::Empty | BodyLength::Known(0)) {

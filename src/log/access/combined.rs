@@ -1,9 +1,9 @@
 //! The combined log format of Apache and nginx, for tools that read nothing else:
 //! `ADDRESS - USER [TIME] "METHOD TARGET VERSION" STATUS BYTES "REFERER" "USER-AGENT"`.
 //!
-//! What a client wrote is escaped as nginx does it: quotes, backslashes and everything outside of visible ASCII as `\xHH`.
-//! USER is the name that the client gave in `Authorization: Basic`, else the stored id of a client that is not known by its
-//! address, else `-`.
+//! What a client wrote is escaped as nginx does it: quotes, backslashes and everything outside of visible ASCII as
+//! `\xHH`. USER is the name that the client gave in `Authorization: Basic`, else the stored id of a client that is not
+//! known by its address, else `-`.
 
 use std::net::IpAddr;
 

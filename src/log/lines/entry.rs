@@ -4,8 +4,8 @@ use std::time::SystemTime;
 
 use super::{push_json_text, push_time};
 
-/// Appends a line of the error log: `TIME [LEVEL] TEXT`, or a JSON object of the three. `text` must not have control characters
-/// unless `json` is set.
+/// Appends a line of the error log: `TIME [LEVEL] TEXT`, or a JSON object of the three. `text` must not have control
+/// characters unless `json` is set.
 pub fn push_entry(out: &mut Vec<u8>, time: SystemTime, level: log::Level, text: &str, json: bool) {
     if json {
         out.extend_from_slice(b"{\"time\":\"");

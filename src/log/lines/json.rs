@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
-/// Appends a JSON string (RFC 8259 §7). Bytes that are not UTF-8 become U+FFFD. Besides what JSON asks for, DEL and the C1
-/// control characters are escaped, so that no line can control the terminal that shows it.
+/// Appends a JSON string (RFC 8259 §7). Bytes that are not UTF-8 become U+FFFD. Besides what JSON asks for, DEL and the
+/// C1 control characters are escaped, so that no line can control the terminal that shows it.
 pub fn push_json_text(line: &mut Vec<u8>, bytes: &[u8]) {
     line.push(b'"');
     // Looks at every byte without branches, so that the compiler can check many bytes at once.

@@ -2,7 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Appends a time as RFC 3339 has it, in UTC with milliseconds: `2026-03-01T12:00:00.250Z`. Times before 1970 show as 1970.
+/// Appends a time as RFC 3339 has it, in UTC with milliseconds: `2026-03-01T12:00:00.250Z`. Times before 1970 show as
+/// 1970.
 pub fn push_time(line: &mut Vec<u8>, time: SystemTime) {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let ((year, month, day), second) = (date(since.as_secs() / 86_400), since.as_secs() % 86_400);

@@ -12,8 +12,8 @@ use balancer_pool::backends::{Ejection, Endpoint, Lease};
 use balancer_time::Nanos;
 
 impl Forward {
-    /// Counts an attempt that began at `state.now`, tells the pool what it says about the endpoint, and sets `state.now` to the
-    /// present.
+    /// Counts an attempt that began at `state.now`, tells the pool what it says about the endpoint, and sets
+    /// `state.now` to the present.
     pub(super) fn conclude(
         &self,
         state: &mut RetryState,

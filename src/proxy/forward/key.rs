@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use super::ForwardRequest;
 use balancer_pool::strategy::{HashOn, cookie, key_of};
 
-/// The hash of the part that `on` names; of the client's address where the request lacks that header or cookie. It is the same
-/// in every instance.
+/// The hash of the part that `on` names; of the client's address where the request lacks that header or cookie. It is
+/// the same in every instance.
 pub(super) fn key(on: &HashOn, asked: &ForwardRequest<'_>) -> u64 {
     let of_address = || match asked.client {
         IpAddr::V4(address) => key_of(&address.octets()),

@@ -32,9 +32,9 @@ pub(super) enum Unsent {
 }
 
 impl Forward {
-    /// Picks an endpoint, or takes a place in line. No request overtakes the line: one that is sent again after a failure joins
-    /// it, too, in front of what its client sent later. Only a request that can't wait (`may_wait`) tries without regard to the
-    /// line.
+    /// Picks an endpoint, or takes a place in line. No request overtakes the line: one that is sent again after a
+    /// failure joins it, too, in front of what its client sent later. Only a request that can't wait (`may_wait`) tries
+    /// without regard to the line.
     pub(super) fn seek(
         &self,
         state: &mut RetryState,
@@ -86,7 +86,8 @@ impl Forward {
                 Err(Unavailable::Full) if state.now >= wait.until => return Err(wait.too_late()),
                 Err(Unavailable::Full) => {}
             }
-            // `false` means that a place was freed between the try and the sleep: it is still trying, and the loop goes on.
+            // `false` means that a place was freed between the try and the sleep: it is still trying, and the loop goes
+            // on.
             let _ = wait.place.sleep(state.leaves_room(), state.now);
         }
     }

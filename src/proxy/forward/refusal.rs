@@ -16,7 +16,8 @@ const RETRY_AFTER_S: u64 = 1;
 /// The refusal of a request that was not sent, or not sent again. Counts it if the line refused it.
 pub(super) fn unsent(why: Unsent, state: RetryState) -> NoAnswer {
     let RetryState { failed_attempt, spent, pool, .. } = state;
-    // The error log suppresses repeats of one text. With the pool's name in it, one pool's trouble does not hide another's.
+    // The error log suppresses repeats of one text. With the pool's name in it, one pool's trouble does not hide
+    // another's.
     let of_pool =
         if **pool.name() == *DEFAULT_POOL { String::new() } else { format!(" of pool {}", pool.name()) };
     let before = match failed_attempt {

@@ -1,5 +1,5 @@
-//! The attempts of one request: which endpoint it may go to next, and what came of the ones before. The state is owned data,
-//! so that it can be stored while the request waits.
+//! The attempts of one request: which endpoint it may go to next, and what came of the ones before. The state is owned
+//! data, so that it can be stored while the request waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -109,7 +109,8 @@ impl RetryState {
         self.deadline
     }
 
-    /// Gives it `most` nanoseconds in all, whatever `upstream.request_timeout` says. `since`: when its head was complete.
+    /// Gives it `most` nanoseconds in all, whatever `upstream.request_timeout` says. `since`: when its head was
+    /// complete.
     pub(in crate::proxy) fn end_within(&mut self, most: Nanos, since: Nanos) {
         self.time = Some(most);
         self.deadline = Some(since.saturating_add(most));
@@ -130,8 +131,8 @@ impl RetryState {
         self.snapshot.policy().call
     }
 
-    /// Notes a failed attempt, if the policy, the request and its deadline allow another one. False: they do not. The retry
-    /// budget is asked later, by [`Self::charge`].
+    /// Notes a failed attempt, if the policy, the request and its deadline allow another one. False: they do not. The
+    /// retry budget is asked later, by [`Self::charge`].
     pub(super) fn try_again_after(&mut self, failure: Failure, at: &Arc<Endpoint>, replayable: bool) -> bool {
         let request = retry::Request { idempotent: self.idempotent, replayable, retries_done: self.resent };
         let again = retry::again(failure, request, self.snapshot.policy().retry);
@@ -192,8 +193,8 @@ impl RetryState {
         }
     }
 
-    /// Takes a place in the retry budget for the attempt after a failed one, and forgets the failed one. False: there is no
-    /// place.
+    /// Takes a place in the retry budget for the attempt after a failed one, and forgets the failed one. False: there
+    /// is no place.
     pub(super) fn charge(&mut self) -> bool {
         let Some(failed_attempt) = &self.failed_attempt else { return true };
         let share = self.snapshot.policy().retry_budget;

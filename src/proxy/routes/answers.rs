@@ -61,8 +61,8 @@ impl ActiveRoute {
         self.dress(reject.answer(asked.request_id), asked)
     }
 
-    /// The same for a refusal that is an answer already. Caches may not keep it, whatever the route sets for what it serves:
-    /// the next client may be let in, and the backend may be up a moment later.
+    /// The same for a refusal that is an answer already. Caches may not keep it, whatever the route sets for what it
+    /// serves: the next client may be let in, and the backend may be up a moment later.
     pub(in crate::proxy) fn dress(&self, mut answer: Answer, asked: RouteRequest<'_>) -> Answer {
         self.show_page(&mut answer, asked);
         answer.fields.set("Cache-Control", b"no-store");
@@ -100,8 +100,8 @@ impl ActiveRoute {
     }
 }
 
-/// Whether some caches obey this field rather than `Cache-Control`: `CDN-Cache-Control` and others of such names (RFC 9213 §2),
-/// and `Surrogate-Control`.
+/// Whether some caches obey this field rather than `Cache-Control`: `CDN-Cache-Control` and others of such names
+/// (RFC 9213 §2), and `Surrogate-Control`.
 fn is_for_caches(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     name.ends_with("cache-control") || name == "surrogate-control"

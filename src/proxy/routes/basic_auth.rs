@@ -22,8 +22,8 @@ pub(in crate::proxy) enum NotIn<'a> {
 }
 
 impl ActiveRoutes {
-    /// Whether each of the met routes that asks for a password lets a request in. `passed`: the routes that did before it
-    /// waited.
+    /// Whether each of the met routes that asks for a password lets a request in. `passed`: the routes that did before
+    /// it waited.
     pub(in crate::proxy) fn check_users<'a>(
         &'a self,
         met: &'a MetRoutes,
@@ -50,8 +50,8 @@ impl ActiveRoutes {
 }
 
 impl ActiveRoute {
-    /// The `WWW-Authenticate` for a client without a right password (RFC 7617 §2, §2.1). Characters of the route's name that a
-    /// quoted string can't hold become `_`.
+    /// The `WWW-Authenticate` for a client without a right password (RFC 7617 §2, §2.1). Characters of the route's name
+    /// that a quoted string can't hold become `_`.
     pub(in crate::proxy) fn challenge(&self) -> String {
         let plain = |one: char| (one == ' ' || one.is_ascii_graphic()) && !matches!(one, '"' | '\\');
         let realm: String = self.config.name.chars().map(|one| if plain(one) { one } else { '_' }).collect();

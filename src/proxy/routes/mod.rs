@@ -1,5 +1,6 @@
-//! What routes do with requests: which route takes a request, which clients are let in, what is answered without a backend, and
-//! what changes on the way to a backend and back. Nothing here blocks: passwords are checked on threads of their own.
+//! What routes do with requests: which route takes a request, which clients are let in, what is answered without a
+//! backend, and what changes on the way to a backend and back. Nothing here blocks: passwords are checked on threads of
+//! their own.
 
 mod answers;
 mod basic_auth;

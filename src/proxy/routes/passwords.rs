@@ -1,6 +1,6 @@
-//! Checks passwords on threads of their own, a few at a time, because one check takes from milliseconds to a second of a
-//! processor. A request waits for it as it waits for the database. A verdict is kept for a while, under a keyed hash of what
-//! was asked, so that a page with thirty pictures is one check, and no password stays in memory.
+//! Checks passwords on threads of their own, a few at a time, because one check takes from milliseconds to a second of
+//! a processor. A request waits for it as it waits for the database. A verdict is kept for a while, under a keyed hash
+//! of what was asked, so that a page with thirty pictures is one check, and no password stays in memory.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -22,15 +22,15 @@ use balancer_time::Nanos;
 
 /// Checks that wait for a thread. One of the usual cost takes 50 ms.
 const MAX_WAITING: usize = 64;
-/// The longest that a request waits for a check. An older check is dropped, since no request waits for it any more: otherwise a
-/// flood of guesses would keep the threads busy with those of a minute ago.
+/// The longest that a request waits for a check. An older check is dropped, since no request waits for it any more:
+/// otherwise a flood of guesses would keep the threads busy with those of a minute ago.
 pub(in crate::proxy) const MAX_CHECK: Nanos = 10 * 1_000_000_000;
 /// The pause after no thread could be started.
 const START_AGAIN: Nanos = 1_000_000_000;
 /// How long a verdict is kept.
 const KEPT: Nanos = 60 * 1_000_000_000;
-/// Most verdicts that are kept, counted apart for right and wrong passwords: a flood of wrong ones does not evict the right
-/// ones.
+/// Most verdicts that are kept, counted apart for right and wrong passwords: a flood of wrong ones does not evict the
+/// right ones.
 const MAX_KEPT: NonZero<usize> = NonZero::new(10_000).expect("not zero");
 
 /// A keyed hash of a user's name, the password and the stored hash. It tells checks apart, and reveals nothing of them.
@@ -132,8 +132,8 @@ impl PasswordLane {
         Self { clock, keys: RandomState::new(), table: Arc::default(), threads: Mutex::default() }
     }
 
-    /// Whether that is the user's password. For an unknown user the check takes as long as for a known one, so that its time
-    /// does not tell them apart. Does not wait for the check.
+    /// Whether that is the user's password. For an unknown user the check takes as long as for a known one, so that its
+    /// time does not tell them apart. Does not wait for the check.
     pub(super) fn ask(&self, users: &Users, name: &[u8], password: &[u8], now: Nanos) -> PasswordVerdict {
         let (hash, exists) = users.hash_of(name);
         let question = self.question(hash, name, password);

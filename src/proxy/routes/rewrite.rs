@@ -21,8 +21,8 @@ pub(in crate::proxy) struct Rewritten {
 }
 
 impl ActiveRoutes {
-    /// A path as it is judged and sent on: without dot segments, if there are routes. Not every backend removes them, and one
-    /// that does not would read `/admin/../x` as a path below `/admin`, though the route for `/x` takes it.
+    /// A path as it is judged and sent on: without dot segments, if there are routes. Not every backend removes them,
+    /// and one that does not would read `/admin/../x` as a path below `/admin`, though the route for `/x` takes it.
     pub fn as_sent<'a>(&self, path: &'a str) -> Cow<'a, str> {
         if self.is_empty() { Cow::Borrowed(path) } else { without_dots(path) }
     }
@@ -38,8 +38,8 @@ impl ActiveRoutes {
 }
 
 impl ActiveRoute {
-    /// The target as the backend gets it. The query stays. `None`: some backend could read the result as a path outside of
-    /// where the route leads, which other routes would have to judge.
+    /// The target as the backend gets it. The query stays. `None`: some backend could read the result as a path outside
+    /// of where the route leads, which other routes would have to judge.
     pub(in crate::proxy) fn rewrite(&self, head: &RequestHead) -> Option<Rewritten> {
         let RouteConfig { path, strip_prefix, add_prefix, .. } = &self.config;
         if !strip_prefix && add_prefix.is_none() {
@@ -55,8 +55,8 @@ impl ActiveRoute {
         Some(Rewritten { target: Some(target), stripped })
     }
 
-    /// Sets the fields for the backend. A field that some backend can't tell from one that the route sets is removed, too:
-    /// `X_Who` beside `X-Who`.
+    /// Sets the fields for the backend. A field that some backend can't tell from one that the route sets is removed,
+    /// too: `X_Who` beside `X-Who`.
     pub(in crate::proxy) fn set_request_fields(
         &self,
         fields: &mut Fields,

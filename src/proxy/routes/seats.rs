@@ -1,5 +1,5 @@
-//! Bounds how many requests one client has under way by one route (the route's `max_in_flight`), whichever limit the client
-//! has. Each such request holds a [`RouteSeat`], which gives its place back when it is dropped.
+//! Bounds how many requests one client has under way by one route (the route's `max_in_flight`), whichever limit the
+//! client has. Each such request holds a [`RouteSeat`], which gives its place back when it is dropped.
 
 use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};

@@ -1,6 +1,6 @@
-//! What happens to a request before it is sent for the first time. The order is always the same: what the proxy answers by
-//! itself, its routes, addresses that they do not let in, limits, passwords, answers of its route, and what the route changes
-//! on the way to a backend.
+//! What happens to a request before it is sent for the first time. The order is always the same: what the proxy answers
+//! by itself, its routes, addresses that they do not let in, limits, passwords, answers of its route, and what the
+//! route changes on the way to a backend.
 
 use std::sync::Arc;
 
@@ -203,7 +203,8 @@ impl Story {
     /// Answers the request if its route does that by itself, and sends it to a backend otherwise.
     fn answer_or_forward(mut self: Box<Self>, head: &RequestHead, identity: Identity) -> Step {
         let Identity { in_memory, body_bytes, bound_to, rewritten, is_nobodys, pool, .. } = identity;
-        // Not the snapshot of its beginning: a backend may have been removed while it waited for the store or for its password.
+        // Not the snapshot of its beginning: a backend may have been removed while it waited for the store or for its
+        // password.
         let snapshot = pool.backends.snapshot();
         let route = self.admitted.route.clone();
         if let Some(answer) = route.as_ref().and_then(|route| route.answer(self.admitted.as_asked(head))) {

@@ -1,4 +1,5 @@
-//! What a story tells of its attempts where it is recorded; where it is not, each of these is one look at a pointer that is null.
+//! What a story tells of its attempts where it is recorded; where it is not, each of these is one look at a pointer
+//! that is null.
 
 use super::Story;
 use crate::proxy::Phase;

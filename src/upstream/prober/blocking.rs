@@ -1,16 +1,16 @@
-//! Checks by ureq's public interface, for systems and engines without epoll. One thread hands the checks out to a fixed number
-//! of threads, each of which waits for one check at a time.
+//! Checks by ureq's public interface, for systems and engines without epoll. One thread hands the checks out to a fixed
+//! number of threads, each of which waits for one check at a time.
 //!
-//! A backend that hangs holds one of [`THREADS`] threads until the time-out. Once it is known to hang, it gets a thread only
-//! while fewer than half of them are with such backends. So `n` backends that begin to hang at the same time delay the other
-//! checks of their pool once, by at most `n / THREADS` time-outs. They delay those of another pool until the first of their
-//! checks ends, since the pool with the fewest checks under way gets the next thread. A check whose pool is gone holds its
-//! thread until it ends. (ureq counts the time-out anew for connecting, sending and receiving: a backend that is slow in each
-//! holds its thread up to three times as long.)
+//! A backend that hangs holds one of [`THREADS`] threads until the time-out. Once it is known to hang, it gets a thread
+//! only while fewer than half of them are with such backends. So `n` backends that begin to hang at the same time delay
+//! the other checks of their pool once, by at most `n / THREADS` time-outs. They delay those of another pool until the
+//! first of their checks ends, since the pool with the fewest checks under way gets the next thread. A check whose pool
+//! is gone holds its thread until it ends. (ureq counts the time-out anew for connecting, sending and receiving: a
+//! backend that is slow in each holds its thread up to three times as long.)
 //!
-//! ureq judges answers in another way than our own checks: it takes lines that end with a bare line feed. It refuses versions
-//! other than 1.0 and 1.1, and what `upstream.accept_invalid` allows. It does not tell TLS or a malformed status line from an
-//! answer that is no HTTP at all.
+//! ureq judges answers in another way than our own checks: it takes lines that end with a bare line feed. It refuses
+//! versions other than 1.0 and 1.1, and what `upstream.accept_invalid` allows. It does not tell TLS or a malformed
+//! status line from an answer that is no HTTP at all.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -140,8 +140,8 @@ impl Worker {
         }
     }
 
-    /// Makes a check. It sets no time-out for the whole call: with one, ureq starts a thread for each look-up, even of an
-    /// address.
+    /// Makes a check. It sets no time-out for the whole call: with one, ureq starts a thread for each look-up, even of
+    /// an address.
     fn check(&self, endpoint: &Endpoint, settings: &HealthCheck) -> CheckResult {
         if endpoint.group.is_tls {
             return Err(Failed::Other("the tiny_http engine speaks no TLS to backends".to_owned()).into());

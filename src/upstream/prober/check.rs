@@ -1,5 +1,5 @@
-//! One health check as a state machine: what happens on its connection goes in; what to send, and the result, come out. It does
-//! no I/O and knows no time, so that one thread can have many under way.
+//! One health check as a state machine: what happens on its connection goes in; what to send, and the result, come out.
+//! It does no I/O and knows no time, so that one thread can have many under way.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -36,8 +36,8 @@ pub(super) struct Check {
     received: Vec<u8>,
     /// How long the interim answers were. They count as part of the head.
     interim_bytes: usize,
-    /// Where the search for the head's end goes on, so that a head that comes byte by byte is not searched from its start each
-    /// time.
+    /// Where the search for the head's end goes on, so that a head that comes byte by byte is not searched from its
+    /// start each time.
     searched: usize,
 }
 
@@ -103,8 +103,8 @@ impl Check {
         self.broken(&ErrorKind::TimedOut.into())
     }
 
-    /// The status of the final answer (RFC 9112 §4) once its head is whole; interim answers (RFC 9110 §15.2) are passed over.
-    /// It is as strict as [`response`] about status lines and line ends. It does not look at fields.
+    /// The status of the final answer (RFC 9112 §4) once its head is whole; interim answers (RFC 9110 §15.2) are passed
+    /// over. It is as strict as [`response`] about status lines and line ends. It does not look at fields.
     fn status(&mut self) -> Result<Option<u16>, Failed> {
         let HeadRules { max_head_bytes, accept_invalid, .. } = self.settings.head_rules;
         loop {

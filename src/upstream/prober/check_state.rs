@@ -74,8 +74,8 @@ impl CheckState {
         }
     }
 
-    /// While it is down, a new cause replaces the one that was said, once it was found `fall` times in a row. `Some`: that is
-    /// so now; the text for the log.
+    /// While it is down, a new cause replaces the one that was said, once it was found `fall` times in a row. `Some`:
+    /// that is so now; the text for the log.
     fn changed(&mut self, cause: &str) -> Option<String> {
         let is_news = self.health.status() == Status::Down && cause != self.said;
         let times = if is_news && cause == self.other.0 { self.other.1 + 1 } else { u32::from(is_news) };
@@ -118,8 +118,8 @@ mod tests {
         }
     }
 
-    /// The API has the cause that was said last. Another one replaces it after `fall` of them in a row, and not when it comes
-    /// and goes.
+    /// The API has the cause that was said last. Another one replaces it after `fall` of them in a row, and not when it
+    /// comes and goes.
     #[test]
     fn another_cause_is_said_once_it_lasts() {
         let pool = pool(&[ADDRESS]);

@@ -1,5 +1,5 @@
-//! Checks on one thread that waits for all of them at once (Linux). Nothing in it blocks, so a backend that hangs costs one
-//! descriptor, and delays no other check.
+//! Checks on one thread that waits for all of them at once (Linux). Nothing in it blocks, so a backend that hangs costs
+//! one descriptor, and delays no other check.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, ErrorKind};
@@ -90,7 +90,8 @@ impl Checks {
         }
     }
 
-    /// Starts the checks that are due, while there is room. Returns how long to wait for the next event; `None`: without limit.
+    /// Starts the checks that are due, while there is room. Returns how long to wait for the next event; `None`:
+    /// without limit.
     fn start_due(&mut self, now: Nanos) -> Option<Timespec> {
         while self.under_way.len() < MAX_UNDER_WAY
             && let Some(due) = self.next(now)
@@ -187,7 +188,8 @@ impl UnderWay {
         Ok(Self { check, wire: Wire::new(socket, session), started: now, deadline })
     }
 
-    /// Goes as far as it can without waiting. The first event of a socket says that it is connected, or that connecting failed.
+    /// Goes as far as it can without waiting. The first event of a socket says that it is connected, or that connecting
+    /// failed.
     fn advance(&mut self) -> Option<CheckResult> {
         match self.try_advance() {
             Ok(result) => result,

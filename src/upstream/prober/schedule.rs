@@ -1,5 +1,5 @@
-//! Decides which endpoint of which pool is checked when. A driver asks what is due, makes the checks, and tells what they
-//! found. The schedule itself makes no check and never waits.
+//! Decides which endpoint of which pool is checked when. A driver asks what is due, makes the checks, and tells what
+//! they found. The schedule itself makes no check and never waits.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -15,16 +15,16 @@ use balancer_time::{Nanos, nanos};
 #[cfg(test)]
 mod tests;
 
-/// Checks start early by up to this share of the interval, so that those of many endpoints, or of many balancers, drift apart.
-/// They never start late, so that `rise` checks always fit in `rise` intervals.
+/// Checks start early by up to this share of the interval, so that those of many endpoints, or of many balancers, drift
+/// apart. They never start late, so that `rise` checks always fit in `rise` intervals.
 const JITTER: f64 = 0.1;
 
 /// See the module.
 pub(super) struct Schedule {
     /// By the numbers that [`Schedule::watch`] gave.
     pools: BTreeMap<u64, WatchedPool>,
-    /// The endpoints, by numbers of their own. Not by [`Endpoint::id`]: when a pool gets other settings for its checks, its
-    /// endpoints stay, but the checks under way must not count any more.
+    /// The endpoints, by numbers of their own. Not by [`Endpoint::id`]: when a pool gets other settings for its checks,
+    /// its endpoints stay, but the checks under way must not count any more.
     watched: HashMap<u64, Watched>,
     /// The last number that a pool or an endpoint got.
     last: u64,
@@ -75,8 +75,9 @@ pub(super) struct DueCheck {
 }
 
 impl Schedule {
-    /// Without pools. `places`: how many checks are made at once. A check that times out holds its place longest. So endpoints
-    /// whose last check timed out get at most half of the places: those that are known to hang delay no others.
+    /// Without pools. `places`: how many checks are made at once. A check that times out holds its place longest. So
+    /// endpoints whose last check timed out get at most half of the places: those that are known to hang delay no
+    /// others.
     pub fn new(places: usize) -> Self {
         Self {
             pools: BTreeMap::new(),
@@ -180,9 +181,9 @@ impl Schedule {
         self.watched.contains_key(&number)
     }
 
-    /// The next check that is due; it counts as under way from here on. The pool with the fewest checks under way has its turn,
-    /// so that a pool with many endpoints that hang leaves room for the others. In a pool, it is the endpoint that is due
-    /// longest.
+    /// The next check that is due; it counts as under way from here on. The pool with the fewest checks under way has
+    /// its turn, so that a pool with many endpoints that hang leaves room for the others. In a pool, it is the endpoint
+    /// that is due longest.
     pub fn next(&mut self, now: Nanos) -> Option<DueCheck> {
         let (_, at, number) = self.firsts().filter(|(_, at, _)| *at <= now).min()?;
         let one = self.watched.get_mut(&number)?;
@@ -213,8 +214,8 @@ impl Schedule {
         })
     }
 
-    /// Records what a check found that was started at that time. If its endpoint or its pool was removed meanwhile, the result
-    /// is dropped: the removal itself may have caused it.
+    /// Records what a check found that was started at that time. If its endpoint or its pool was removed meanwhile, the
+    /// result is dropped: the removal itself may have caused it.
     pub fn ended(&mut self, number: u64, started: Nanos, result: &CheckResult, now: Nanos) {
         self.follow(now);
         let Some(one) = self.watched.get_mut(&number) else { return };
@@ -236,8 +237,8 @@ impl Schedule {
     }
 }
 
-/// How long to wait after a check that took so long. From start to start it is then the interval or a little less. `random` is
-/// in 0..1.
+/// How long to wait after a check that took so long. From start to start it is then the interval or a little less.
+/// `random` is in 0..1.
 fn pause(interval: Duration, took: Duration, random: f64) -> Duration {
     interval.mul_f64(1.0 - JITTER * random).saturating_sub(took)
 }

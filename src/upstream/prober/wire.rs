@@ -30,8 +30,8 @@ impl Wire {
         self.socket.as_fd()
     }
 
-    /// Sends what is left of a check's request, and reads what came of its answer. `Some`: the check is over. Errors are those
-    /// of the connection; [`ErrorKind::WouldBlock`] says that nothing more can be done now.
+    /// Sends what is left of a check's request, and reads what came of its answer. `Some`: the check is over. Errors
+    /// are those of the connection; [`ErrorKind::WouldBlock`] says that nothing more can be done now.
     pub fn exchange(&mut self, check: &mut Check) -> io::Result<Option<CheckResult>> {
         let mut socket = Socket(&self.socket);
         let Some(session) = &mut self.session else {

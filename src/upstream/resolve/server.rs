@@ -1,5 +1,5 @@
-//! Asks a name server for A, AAAA and SRV records over UDP, and over TCP when the answer does not fit (RFC 1035 §4.2, RFC
-//! 7766). The library that reads answers bounds the chains and pointers in them.
+//! Asks a name server for A, AAAA and SRV records over UDP, and over TCP when the answer does not fit (RFC 1035 §4.2,
+//! RFC 7766). The library that reads answers bounds the chains and pointers in them.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -19,8 +19,8 @@ const TRY: Duration = Duration::from_secs(1);
 /// A question is given up after this.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
-/// A name server that is asked instead of the system's resolver. For `localhost`, which is this machine (RFC 6761 §6.3), the
-/// system is asked all the same.
+/// A name server that is asked instead of the system's resolver. For `localhost`, which is this machine
+/// (RFC 6761 §6.3), the system is asked all the same.
 pub(super) struct NameServer {
     pub address: SocketAddr,
     /// How long an answer is awaited.

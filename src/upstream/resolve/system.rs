@@ -8,7 +8,8 @@ use super::NameLookup;
 use super::server::{PATIENCE, services_of_first};
 use super::targets::SrvRecord;
 
-/// The file with the system's name servers (resolv.conf(5)). It is read for each question, since it changes with the network.
+/// The file with the system's name servers (resolv.conf(5)). It is read for each question, since it changes with the
+/// network.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// The port of name servers (RFC 1035 §4.2).
 const PORT: u16 = 53;

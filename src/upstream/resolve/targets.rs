@@ -13,8 +13,8 @@ use balancer_pool::backend::{Located, WHOLE};
 /// How many targets of one name are looked up at the same time.
 const AT_ONCE: usize = 8;
 
-/// How much a weight of 1 counts beside a weight of 0, which shall have "a very small chance of being selected" (RFC 2782,
-/// "Weight").
+/// How much a weight of 1 counts beside a weight of 0, which shall have "a very small chance of being selected"
+/// (RFC 2782, "Weight").
 const ONE: u64 = 100;
 
 /// An SRV record (RFC 2782, "The format of the SRV RR").
@@ -37,8 +37,8 @@ pub(super) struct Targets {
 }
 
 impl Targets {
-    /// Where that service is now. A target that can't be looked up keeps its last addresses. An answer without addresses: the
-    /// records say that the service is not offered.
+    /// Where that service is now. A target that can't be looked up keeps its last addresses. An answer without
+    /// addresses: the records say that the service is not offered.
     pub fn find(&mut self, name: &str, lookup: &Lookup) -> io::Result<Answer> {
         let mut records = lookup.services(name)?;
         if !records.is_empty() && records.iter().all(|one| one.target == ".") {
@@ -105,10 +105,10 @@ fn look_up<'r>(records: &'r [SrvRecord], lookup: &Lookup) -> BTreeMap<&'r str, i
     found.into_inner()
 }
 
-/// The addresses of all records, with weights in parts of [`WHOLE`], which is the backend's own weight. Priorities are tiers,
-/// counted from 0. Within a priority, a target's weight is its share, scaled so that the mean of all targets is [`WHOLE`]. The
-/// target's addresses divide its weight. An address that several records lead to gets the lowest of their priorities, and the
-/// sum of the weights that they give it there.
+/// The addresses of all records, with weights in parts of [`WHOLE`], which is the backend's own weight. Priorities are
+/// tiers, counted from 0. Within a priority, a target's weight is its share, scaled so that the mean of all targets is
+/// [`WHOLE`]. The target's addresses divide its weight. An address that several records lead to gets the lowest of
+/// their priorities, and the sum of the weights that they give it there.
 fn share_out(records: &[SrvRecord], known: &HashMap<String, Vec<SocketAddr>>) -> Vec<Located> {
     let mut priorities: BTreeMap<u16, Vec<(&SrvRecord, &Vec<SocketAddr>)>> = BTreeMap::new();
     for one in records {

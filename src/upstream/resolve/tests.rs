@@ -154,7 +154,8 @@ fn a_change_is_told_in_one_line() {
     );
 }
 
-/// The pool follows what is configured: a name that stays is looked up as before, one that goes no more, one that moves anew.
+/// The pool follows what is configured: a name that stays is looked up as before, one that goes no more, one that moves
+/// anew.
 #[test]
 fn other_backends_are_followed_and_those_that_stay_are_left_alone() {
     let long = PATIENCE * 100;

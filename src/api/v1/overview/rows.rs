@@ -206,8 +206,8 @@ fn seconds(ns: Nanos) -> f64 {
 }
 
 impl Live {
-    /// Of the busiest clients, the buckets that are nearly empty, the emptiest first. As far as memory knows whose they are: it waits
-    /// for no database.
+    /// Of the busiest clients, the buckets that are nearly empty, the emptiest first. As far as memory knows whose they
+    /// are: it waits for no database.
     pub(super) fn close(&self, window: Duration, busiest: usize) -> Vec<CloseRow> {
         let busy = self.heavy_hitters.by_requests(nanos(window), busiest, self.clock.now());
         let mut close: Vec<(f64, CloseRow)> = Vec::new();

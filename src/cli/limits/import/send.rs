@@ -28,7 +28,8 @@ const MOST_BYTES: usize = 4 << 20;
 /// After a chunk that took less time, the next one is larger.
 const QUICK: Duration = Duration::from_millis(500);
 
-/// After a chunk that took more time, the next one is smaller. The store gives up at `database.timeout`, by default 2 s.
+/// After a chunk that took more time, the next one is smaller. The store gives up at `database.timeout`, by default
+/// 2 s.
 const SLOW: Duration = Duration::from_millis(1_200);
 
 /// How often a chunk is sent again when the balancer answers 413 or 503.
@@ -113,8 +114,8 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
-    /// Sends a chunk. The balancer takes a chunk as a whole or not at all. So limits that it refuses become faults, and the
-    /// others are sent again without them.
+    /// Sends a chunk. The balancer takes a chunk as a whole or not at all. So limits that it refuses become faults, and
+    /// the others are sent again without them.
     fn send(&mut self, faults: &mut Faults) -> Result<(), CommandFailure> {
         let Some(api) = self.api else { return Ok(()) };
         let mut chunk = self.take();

@@ -25,8 +25,8 @@ const CONNECTION_WINDOW: u32 = MOST_STREAMS * STREAM_WINDOW;
 const MOST_SENDING: usize = 64 * 1024;
 /// Streams that the client has reset before we accepted them; more are a flood.
 const MOST_PENDING_RESETS: usize = 20;
-/// Most streams that are remembered for a second after we have ended them: frames that were still on their way to them are no
-/// fault of the client.
+/// Most streams that are remembered for a second after we have ended them: frames that were still on their way to them
+/// are no fault of the client.
 const MOST_REMEMBERED: usize = 1000;
 /// Streams that the client made us reset by its errors; more are a flood.
 const MOST_OWN_RESETS: usize = 64;

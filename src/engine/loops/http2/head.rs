@@ -1,5 +1,6 @@
-//! Writes the head of a request of HTTP/2 as text of HTTP/1.1, for its parser: one set of rules judges both (RFC 9113 §8.3.1).
-//! A value can't break out of its line, since the `h2` crate refuses fields and pseudo-fields with CR, LF or NUL.
+//! Writes the head of a request of HTTP/2 as text of HTTP/1.1, for its parser: one set of rules judges both
+//! (RFC 9113 §8.3.1). A value can't break out of its line, since the `h2` crate refuses fields and pseudo-fields with
+//! CR, LF or NUL.
 
 use balancer_http::fields::Fields;
 use bytes::Bytes;
@@ -55,7 +56,8 @@ fn line(out: &mut Vec<u8>, pieces: &[&[u8]]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Whether an answer over HTTP/2 must not have that field (RFC 9113 §8.2.2). Of a 426, for example, it would be `Upgrade`.
+/// Whether an answer over HTTP/2 must not have that field (RFC 9113 §8.2.2). Of a 426, for example, it would be
+/// `Upgrade`.
 fn is_of_connection(name: &HeaderName) -> bool {
     [CONNECTION, TRANSFER_ENCODING, UPGRADE].contains(name)
         || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "te")
@@ -75,7 +77,8 @@ pub(super) fn answer(status: u16, fields: &Fields, framing: Framing) -> Response
         let start = at;
         at += value.len();
         let value = HeaderValue::from_maybe_shared(text.slice(start..at));
-        // Fields that a lenient backend may send and HTTP/2 can't express are left out, and so are those of the connection.
+        // Fields that a lenient backend may send and HTTP/2 can't express are left out, and so are those of the
+        // connection.
         if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), value)
             && !is_of_connection(&name)
         {

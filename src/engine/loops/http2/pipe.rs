@@ -1,5 +1,5 @@
-//! Two buffers in memory between the `h2` crate and a client's connection. The loop fills one and empties the other, and polls
-//! the crate in between. So the crate needs no socket, no TLS and no runtime.
+//! Two buffers in memory between the `h2` crate and a client's connection. The loop fills one and empties the other,
+//! and polls the crate in between. So the crate needs no socket, no TLS and no runtime.
 
 use std::io;
 use std::pin::Pin;

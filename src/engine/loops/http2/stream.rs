@@ -1,5 +1,5 @@
-//! One request of an HTTP/2 connection, as the transport of a client of its own: its body is read and its answer is written by
-//! the same functions as those of a socket.
+//! One request of an HTTP/2 connection, as the transport of a client of its own: its body is read and its answer is
+//! written by the same functions as those of a socket.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -117,14 +117,15 @@ impl Stream {
         asked.is_ready()
     }
 
-    /// Reads what came of the body, and says whether there may be more. The end of the body is never told as the end of the
-    /// connection: the client waits for its answer.
+    /// Reads what came of the body, and says whether there may be more. The end of the body is never told as the end of
+    /// the connection: the client waits for its answer.
     pub fn receive(&mut self, buffer: &mut [u8]) -> (Got, bool) {
         let body = &mut self.body;
         while body.rest.is_empty() && !body.has_ended {
             match body.stream.poll_data(&mut Context::from_waker(&self.waker)) {
                 Poll::Pending => return (Got::Nothing, false),
-                // An empty last frame brings no bytes: the loop goes on to the end behind it, of which nothing would wake us.
+                // An empty last frame brings no bytes: the loop goes on to the end behind it, of which nothing would
+                // wake us.
                 Poll::Ready(Some(Ok(bytes))) => body.rest = bytes,
                 Poll::Ready(Some(Err(_))) => return (Got::Broken(Errno::CONNRESET), false),
                 Poll::Ready(None) => {
@@ -168,8 +169,8 @@ impl Stream {
         answer.send_informational(head::answer(status, fields, Framing::None(None))).map_err(|_| Errno::PIPE)
     }
 
-    /// Sends as much of the answer's body as the client's windows allow. Returns how many bytes; 0 when the windows are used
-    /// up.
+    /// Sends as much of the answer's body as the client's windows allow. Returns how many bytes; 0 when the windows are
+    /// used up.
     pub fn send_pieces(&mut self, pieces: &[IoSlice<'_>]) -> Result<usize, Errno> {
         let Answering::Begun(stream) = &mut self.answer else { return Err(Errno::PIPE) };
         let total: usize = pieces.iter().map(|piece| piece.len()).sum();
@@ -205,8 +206,9 @@ impl Stream {
         }
     }
 
-    /// Ends it. Returns the rest of the request's body if the answer is whole and little of the body is missing, perhaps only
-    /// its end. If that were dropped, the crate would take what still comes for an error, and several of those for a flood.
+    /// Ends it. Returns the rest of the request's body if the answer is whole and little of the body is missing,
+    /// perhaps only its end. If that were dropped, the crate would take what still comes for an error, and several of
+    /// those for a flood.
     pub fn end(mut self) -> Option<RecvStream> {
         let is_answered = matches!(self.answer, Answering::Over);
         self.reset();
@@ -227,8 +229,8 @@ impl Stream {
 }
 
 impl Body {
-    /// Moves bytes of `rest` into the buffer, as a chunk where the body is chunked. Returns how many, and how many bytes the
-    /// buffer holds then. The buffer must have room for more than [`CHUNK_FRAME`].
+    /// Moves bytes of `rest` into the buffer, as a chunk where the body is chunked. Returns how many, and how many
+    /// bytes the buffer holds then. The buffer must have room for more than [`CHUNK_FRAME`].
     fn read(&mut self, buffer: &mut [u8]) -> (usize, usize) {
         let frame = if self.is_chunked { CHUNK_FRAME } else { 0 };
         // A chunk without a byte would be the end of the body.

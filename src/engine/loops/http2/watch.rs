@@ -1,5 +1,5 @@
-//! Counts the frames of a client that cost us something and carry no request. The `h2` crate ends connections that flood it
-//! with resets, CONTINUATION or empty DATA; these it answers or swallows, however many there are.
+//! Counts the frames of a client that cost us something and carry no request. The `h2` crate ends connections that
+//! flood it with resets, CONTINUATION or empty DATA; these it answers or swallows, however many there are.
 
 use crate::proxy::exchange::Http2Flood;
 use balancer_time::Nanos;

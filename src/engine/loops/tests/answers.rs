@@ -111,7 +111,8 @@ fn a_client_below_the_minimum_rate_is_ended() {
     assert_eq!(door.service.ends.lock()[0].2, DeliveryOutcome::ClientGone);
 }
 
-/// A client that has ended its side counts as gone only when there is nothing to send to it. Here there is: it reads slowly.
+/// A client that has ended its side counts as gone only when there is nothing to send to it. Here there is: it reads
+/// slowly.
 #[test]
 fn a_half_closed_client_that_reads_late_gets_everything() {
     let door = large(&config());

@@ -352,8 +352,8 @@ fn an_upgraded_connection_passes_both_directions_until_both_have_ended() {
     }
 }
 
-/// The second request of a client of HTTP/1.0 comes while the first one's answer, which is ended by its connection's end,
-/// is on its way: closed with that unread, the connection would be reset, and the answer's end with it.
+/// The second request of a client of HTTP/1.0 comes while the first one's answer, which is ended by its connection's
+/// end, is on its way: closed with that unread, the connection would be reset, and the answer's end with it.
 #[test]
 fn what_comes_behind_a_last_answer_does_not_reset_it() {
     let proxied = Proxied::open(&config());

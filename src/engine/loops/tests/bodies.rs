@@ -120,8 +120,8 @@ fn the_client_that_waits_for_100_gets_it_only_when_the_body_is_wanted() {
     );
 }
 
-/// A body that breaks off or is at fault must not stay counted as gathered: after 64 MiB of such bodies, no call would have its
-/// body read any more.
+/// A body that breaks off or is at fault must not stay counted as gathered: after 64 MiB of such bodies, no call would
+/// have its body read any more.
 #[test]
 fn what_calls_that_came_to_nothing_had_gathered_is_forgotten() {
     let times = Frontend { body_timeout: Duration::from_secs(2), ..config() };

@@ -1,6 +1,6 @@
-//! A loop that is told of events in any order: late, merged, twice, and of events that never happened. Clients and backends act
-//! at random, and time moves in jumps. Whatever happens, each request is settled once, nothing stays counted, the loop makes no
-//! turn for nothing, and every connection comes to its end.
+//! A loop that is told of events in any order: late, merged, twice, and of events that never happened. Clients and
+//! backends act at random, and time moves in jumps. Whatever happens, each request is settled once, nothing stays
+//! counted, the loop makes no turn for nothing, and every connection comes to its end.
 
 mod players;
 

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::super::NameLookup;
 use super::*;
 
-/// What is answered: records as `PRIORITY WEIGHT PORT TARGET`, and addresses of targets. A target that is not there fails.
+/// What is answered: records as `PRIORITY WEIGHT PORT TARGET`, and addresses of targets. A target that is not there
+/// fails.
 #[derive(Default)]
 struct Zone {
     records: Mutex<Vec<SrvRecord>>,
