@@ -71,6 +71,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_title_names_a_backend_of_one_pool() {
+        for (title, pool, name) in [
+            ("a", DEFAULT_POOL, Some("a")),
+            ("a", "images", None),
+            ("images/a", "images", Some("a")),
+            ("images/a", DEFAULT_POOL, None),
+        ] {
+            let row = BackendRow { name: title.into(), settings: BackendSettings::default(), version: 1 };
+            assert_eq!(row.name_in(pool), name, "{title} in {pool}");
+        }
+    }
+
+    #[test]
     fn what_was_not_said_is_not_written_and_null_was_said() {
         let bare = BackendSettings::default();
         assert_eq!(serde_json::to_string(&bare).unwrap(), "{}");

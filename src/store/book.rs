@@ -82,6 +82,18 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_change_is_the_last_that_was_followed_or_made_here() {
+        let mut book = Book::default();
+        assert_eq!(book.latest(), None);
+        book.note((4, 9));
+        assert_eq!(book.latest(), Some(9));
+        book.followed = Some(12);
+        assert_eq!(book.latest(), Some(12));
+        book.note((13, 14));
+        assert_eq!(book.latest(), Some(14));
+    }
+
+    #[test]
     fn what_is_remembered_of_own_changes_is_bounded() {
         let mut book = Book::default();
         for seq in 0..=MAX_MINE as i64 {

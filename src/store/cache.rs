@@ -110,12 +110,8 @@ impl Hasher for Hashed {
         self.0
     }
 
-    fn write(&mut self, bytes: &[u8]) {
-        // Not called for a `Key`, but correct for other types.
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
+    /// Not called: a [`Key`] writes its hash, and nothing else is hashed.
+    fn write(&mut self, _: &[u8]) {}
 
     fn write_u64(&mut self, hash: u64) {
         self.0 = hash;
@@ -169,16 +165,6 @@ impl Cache {
             timeouts: sum.timeouts + one.timeouts,
             failures: sum.failures + one.failures,
         })
-    }
-
-    /// How many groups are held. Takes each shard's lock in turn.
-    pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().groups.len()).sum()
-    }
-
-    /// Whether none is held.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// The most specific entry for a client: that of its `ip:port`, else that of its address. For a group that is fresh,

@@ -115,3 +115,29 @@ impl From<StoreError> for StartError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_database_answers_is_told_from_what_is_wrong_with_it() {
+        let text = || "locked".to_owned();
+        let gone = |outcome| StoreError::Unavailable { cause: text(), outcome };
+        for (error, is_answer, says) in [
+            (StoreError::NotFound, true, "there is no such row"),
+            (StoreError::Exists, true, "there is such a row already"),
+            (StoreError::Full("no more plans"), true, "no more plans"),
+            (StoreError::Precondition, true, "it has changed in the meantime"),
+            (StoreError::NoPlan, true, "there is no such plan"),
+            (StoreError::InUse(3), true, "3 limits name this plan"),
+            (StoreError::Schema(text()), false, "locked"),
+            (StoreError::Refused { state: StoreState::Up, cause: text() }, false, "locked"),
+            (gone(CallOutcome::Question), false, "locked"),
+            (gone(CallOutcome::NotDone), false, "locked"),
+            (gone(CallOutcome::Unknown), false, "locked (it may have been done all the same)"),
+        ] {
+            assert_eq!((error.is_answer(), error.to_string().as_str()), (is_answer, says), "{error:?}");
+        }
+    }
+}

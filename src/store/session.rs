@@ -199,3 +199,24 @@ pub struct Dialect {
     /// Those of these columns that must exist.
     pub expected: &'static [&'static str],
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_doubles_with_each_refusal_up_to_its_bound() {
+        for (refusals, wait_ms) in [
+            (0, 250),
+            (1, 250),
+            (2, 500),
+            (3, 1_000),
+            (7, 16_000),
+            (8, 30_000),
+            (9, 30_000),
+            (u32::MAX, 30_000),
+        ] {
+            assert_eq!(retry_after(refusals), Duration::from_millis(wait_ms), "{refusals}");
+        }
+    }
+}

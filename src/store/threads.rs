@@ -50,7 +50,7 @@ pub enum CallError {
 /// The threads and their lanes.
 pub struct Threads {
     lanes: [Sender<Job>; 3],
-    /// Dropped to stop the threads.
+    /// Dropped to stop the threads, at the latest with this.
     life: Mutex<Option<Sender<()>>>,
     stopping: AtomicBool,
     handles: Mutex<Vec<JoinHandle<()>>>,
@@ -157,12 +157,6 @@ impl Threads {
     }
 }
 
-impl Drop for Threads {
-    fn drop(&mut self) {
-        drop(self.life.lock().take());
-    }
-}
-
 /// The loop of one thread: it takes a job from the first lane that has one. It ends when there is none and `end` is closed.
 fn serve(lanes: &[Receiver<Job>], end: &Receiver<()>) {
     loop {
@@ -199,7 +193,7 @@ mod tests {
             let _ = gate.recv();
         };
         threads.submit(StoreLane::Unknown, Box::new(job)).map_err(drop).unwrap();
-        first.recv().unwrap();
+        first.recv_timeout(Duration::from_secs(10)).expect("a thread takes it");
         // The only thread for this lane is held, so jobs fill the slots.
         let room =
             (0..SLOTS).take_while(|_| threads.submit(StoreLane::Unknown, Box::new(|| ())).is_ok()).count();
@@ -210,6 +204,43 @@ mod tests {
         drop(hold);
         threads.stop();
         assert!(threads.submit(StoreLane::Read, Box::new(|| ())).is_err());
+    }
+
+    #[test]
+    fn each_lane_has_its_share_of_the_slots() {
+        let threads = Threads::start(1).unwrap();
+        let (hold, held) = bounded::<()>(0);
+        let (begun, first) = bounded::<()>(1);
+        let job = move || {
+            begun.send(()).unwrap();
+            let _ = held.recv();
+        };
+        threads.submit(StoreLane::Write, Box::new(job)).map_err(drop).unwrap();
+        first.recv_timeout(Duration::from_secs(10)).expect("the thread takes it");
+        for (lane, slots) in [(StoreLane::Write, 256), (StoreLane::Read, 256), (StoreLane::Unknown, 512)] {
+            let room = (0..=SLOTS).take_while(|_| threads.submit(lane, Box::new(|| ())).is_ok()).count();
+            assert_eq!(room, slots, "{lane:?}");
+        }
+        drop(hold);
+        threads.stop();
+    }
+
+    #[test]
+    fn a_call_whose_threads_end_before_it_begins_is_refused_and_did_not_panic() {
+        // Without a thread: the test takes the job from its lane and drops it, as the lane does when the last thread
+        // ends.
+        let (lane, jobs) = bounded::<Job>(1);
+        let threads = Threads {
+            lanes: [lane.clone(), lane.clone(), lane],
+            life: Mutex::new(None),
+            stopping: AtomicBool::new(false),
+            handles: Mutex::new(Vec::new()),
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| drop(jobs.recv()));
+            let result = threads.call(StoreLane::Read, Duration::from_secs(10), || Ok(()));
+            assert!(matches!(result, Err(CallError::Refused("the store is closing"))), "{result:?}");
+        });
     }
 
     #[test]

@@ -166,11 +166,25 @@ mod tests {
         drop(first);
         let again = Folder::open(&data);
         assert_eq!(again.instance(), name);
+        assert_eq!(format!("{:016x}", again.instance_number()), name);
+        assert_eq!(again.levels.shown(), data.join("levels.snapshot").to_str().unwrap());
         assert_eq!(again.levels.read(at(1_060)), Some((b"levels".to_vec(), Duration::from_secs(60))));
         // When the clock was set back, the age is 0.
         assert_eq!(again.levels.read(at(10)), Some((b"levels".to_vec(), Duration::ZERO)));
         fs::write(data.join("levels.snapshot"), b"something else").unwrap();
         assert_eq!(again.levels.read(at(10)), None);
+    }
+
+    #[test]
+    fn a_file_is_small_up_to_256_kib_and_is_read_whole_when_it_is_large() {
+        let data = tempfile::tempdir().unwrap();
+        let mut kept = Folder::open(data.path()).levels;
+        assert!(kept.is_small(), "nothing was written yet");
+        for (bytes, is_small) in [(262_145, false), (262_144, true), (2 << 20, false), (0, true)] {
+            kept.write(&vec![b'x'; bytes], UNIX_EPOCH);
+            assert_eq!(kept.is_small(), is_small, "{bytes}");
+            assert_eq!(kept.read(UNIX_EPOCH).map(|(content, _)| content.len()), Some(bytes));
+        }
     }
 
     #[test]

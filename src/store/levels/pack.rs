@@ -103,22 +103,28 @@ mod tests {
     #[test]
     fn numbers_that_no_bucket_has_are_left_out() {
         let client = ClientKey::address([1, 2, 3, 4].into());
-        let read_back = |capacity, micro, per_secs| {
+        let read_back = |capacity, micro, per_secs, level_micro| {
             let limit = Limit { capacity, rate: Rate { micro, per_secs } };
-            let saved = Saved { id: BucketId(7), of_rule: false, limit, level_micro: 0, reset: None };
+            let saved = Saved { id: BucketId(7), of_rule: false, limit, level_micro, reset: None };
             let mut piece = piece();
             push(&mut piece, client, &saved);
             (read(&piece).count(), unreadable(&piece))
         };
-        for (capacity, micro, per_secs, expected) in [
-            (Limit::MAX_CAPACITY, Rate::MAX_MICRO, MAX_PER_SECS, (1, 0)),
-            (0, 0, 1, (1, 0)),
-            (Limit::MAX_CAPACITY + 1, 0, 1, (0, 1)),
-            (0, Rate::MAX_MICRO + 1, 1, (0, 1)),
-            (0, 0, 0, (0, 1)),
-            (0, 0, MAX_PER_SECS + 1, (0, 1)),
+        // A billion tokens.
+        let most = 1_000_000_000_000_000;
+        let (readable, left_out) = ((1, 0), (0, 1));
+        for (capacity, micro, per_secs, level, expected) in [
+            (Limit::MAX_CAPACITY, Rate::MAX_MICRO, MAX_PER_SECS, most, readable),
+            (0, 0, 1, -most, readable),
+            (Limit::MAX_CAPACITY + 1, 0, 1, 0, left_out),
+            (0, Rate::MAX_MICRO + 1, 1, 0, left_out),
+            (0, 0, 0, 0, left_out),
+            (0, 0, MAX_PER_SECS + 1, 0, left_out),
+            (0, 0, 1, most + 1, left_out),
+            (0, 0, 1, -most - 1, left_out),
         ] {
-            assert_eq!(read_back(capacity, micro, per_secs), expected, "{capacity} {micro} {per_secs}");
+            let read = read_back(capacity, micro, per_secs, level);
+            assert_eq!(read, expected, "{capacity} {micro} {per_secs} {level}");
         }
     }
 

@@ -44,7 +44,7 @@ fn ids_that_nobody_knows_drive_out_each_other_and_no_client() {
         assert_eq!(has(&cache, &clock, &made_up, &desk), None);
         desk.take().finish(Vec::new());
     }
-    assert_eq!(cache.len(), 64);
+    assert_eq!(held(&cache), 64);
     assert_eq!(has(&cache, &clock, &format!("sha256:{:032x}", 9_999), &desk), Some(false));
     for n in 0..63 {
         assert_eq!(ask(&cache, &clock, &format!("10.0.0.{n}"), 1, &desk), Some(0));
@@ -60,14 +60,16 @@ fn what_others_changed_is_loaded_again_and_a_load_from_before_does_not_count() {
     let (cache, clock) = cache(100);
     let desk = Desk::new();
     let group = || CacheGroup::Group(network("1.2.3.4/32"));
-    assert!(cache.renew(group()).is_none(), "nothing is held");
+    assert!(cache.renew(group()).is_none() && !cache.holds(&group()), "nothing is held");
     // A load that began before the change brings the old entry.
     assert_eq!(ask(&cache, &clock, "1.2.3.4", 7, &desk), None);
+    assert!(cache.holds(&group()), "it is being loaded");
     let before = desk.take();
     let after = cache.renew(group()).unwrap();
     before.finish(vec![entry("1.2.3.4", 1)]);
     assert_eq!(ask(&cache, &clock, "1.2.3.4", 7, &desk), None, "not kept");
     after.finish(vec![entry("1.2.3.4", 2)]);
+    assert!(cache.holds(&group()));
     assert_eq!(ask(&cache, &clock, "1.2.3.4", 7, &desk), Some(2));
     // When the load fails, the entry stays in force and is loaded again; and a write by this process wins over a load.
     drop(cache.renew(group()).unwrap());
