@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior, params_from_iter};
-use rustix::fs::StatVfsMountFlags;
+use rustix::fs::{StatVfs, StatVfsMountFlags};
 
 use super::StartError;
 use super::session::{Access, Cell, Cells, Dialect, Listener, Session, SqlValue, Store, Work};
+use crate::clock::Clock;
 use crate::store::{CallOutcome, StoreError, StoreState};
 use place::Place;
 use pool::SqlitePool;
@@ -93,7 +94,7 @@ impl Sqlite {
         };
         let place = Place::new(path);
         place.make().map_err(|error| wrong(&error))?;
-        let pool = Arc::new(SqlitePool::new(Some(place), pool_size, timeout));
+        let pool = Arc::new(SqlitePool::new(Some(place), pool_size, timeout, Clock::real()));
         match pool.get(timeout).map(drop) {
             // `Refused`: another process has locked it.
             Ok(()) | Err(StoreError::Refused { .. }) => Ok(Self { pool }),
@@ -103,7 +104,7 @@ impl Sqlite {
 
     /// A database in memory, which is lost when the process ends.
     pub fn in_memory(timeout: Duration) -> Self {
-        Self { pool: Arc::new(SqlitePool::new(None, 1, timeout)) }
+        Self { pool: Arc::new(SqlitePool::new(None, 1, timeout, Clock::real())) }
     }
 
     fn work(&self, within: Duration, access: Access, work: &mut Work<'_>) -> Result<(), StoreError> {
@@ -129,15 +130,18 @@ impl Sqlite {
     fn judged(&self, fault: StoreError) -> StoreError {
         let StoreError::Unavailable { cause, outcome: CallOutcome::NotDone } = fault else { return fault };
         let folder = self.pool.place().and_then(|place| place.path().parent());
-        match folder.map(rustix::fs::statvfs) {
-            Some(Ok(system)) if system.f_flag.contains(StatVfsMountFlags::RDONLY) => {
-                StoreError::Refused { state: StoreState::ReadOnly, cause }
-            }
-            Some(Ok(system)) if system.f_bavail == 0 => {
-                StoreError::Refused { state: StoreState::Full, cause }
-            }
-            _ => StoreError::down(cause),
+        on_system(cause, folder.and_then(|folder| rustix::fs::statvfs(folder).ok()))
+    }
+}
+
+/// What it means that something was not done on that file system; `None`: in memory, or it does not answer either.
+fn on_system(cause: String, system: Option<StatVfs>) -> StoreError {
+    match system {
+        Some(system) if system.f_flag.contains(StatVfsMountFlags::RDONLY) => {
+            StoreError::Refused { state: StoreState::ReadOnly, cause }
         }
+        Some(system) if system.f_bavail == 0 => StoreError::Refused { state: StoreState::Full, cause },
+        _ => StoreError::down(cause),
     }
 }
 
@@ -263,3 +267,6 @@ fn fault(error: rusqlite::Error) -> StoreError {
         },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -213,3 +213,109 @@ impl Place {
 fn id(file: &fs::Metadata) -> FileId {
     (file.dev(), file.ino())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn held(place: &Place) -> Held {
+        let Seen::File(held) = place.look() else { panic!("there is no file at {}", place.path.display()) };
+        held
+    }
+
+    /// Puts another file there. The old one stays elsewhere, so that the new one can't get its number.
+    fn replace(path: &Path) {
+        fs::rename(path, path.with_extension("old")).unwrap();
+        fs::write(path, "another").unwrap();
+    }
+
+    #[test]
+    fn what_is_at_a_place_is_told_and_a_file_is_made_where_nothing_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("file"), "something").unwrap();
+        fs::write(at("empty"), "").unwrap();
+        fs::create_dir(at("folder")).unwrap();
+        for (to, link) in [("file", "link"), ("nowhere", "dangling"), ("loop", "loop")] {
+            symlink(at(to), at(link)).unwrap();
+        }
+        let long = "x".repeat(300);
+        for (name, seen, why_not_made) in [
+            ("file", "a file", ""),
+            ("link", "a file", ""),
+            ("empty", "empty", ""),
+            ("missing", "nothing", ""),
+            ("missing", "empty", ""),
+            ("folder", "but something else", ""),
+            ("dangling", "is a link to nothing", "it is a link to nothing"),
+            // Something is there; what is wrong with it shows when it is opened.
+            ("loop", "can't be looked at", ""),
+            (&long, "can't be looked at", "too long"),
+        ] {
+            let place = Place::new(&at(name));
+            let told = match place.look() {
+                Seen::File(_) => "a file".to_owned(),
+                Seen::Empty(_) => "empty".to_owned(),
+                Seen::Nothing => "nothing".to_owned(),
+                Seen::Other(cause) => cause,
+            };
+            assert!(told.contains(seen), "{name}: {told}");
+            let made = place.make().map_or_else(|error| error.to_string(), |()| String::new());
+            assert!(
+                made.contains(why_not_made) && made.is_empty() == why_not_made.is_empty(),
+                "{name}: {made}"
+            );
+        }
+    }
+
+    #[test]
+    fn each_of_the_three_files_is_missed_when_it_is_gone_or_another_one_also_behind_a_link() {
+        for name in ["limits.db", "link.db"] {
+            for (end, gone, replaced) in [
+                ("", "is gone: it was deleted", "was replaced by another one"),
+                ("-wal", "-wal is gone or was replaced", "-wal is gone or was replaced"),
+                ("-shm", "-shm is gone or was replaced", "-shm is gone or was replaced"),
+            ] {
+                let folder = tempfile::tempdir().unwrap();
+                let at = |name: &str| folder.path().join(name);
+                for end in ["", "-wal", "-shm"] {
+                    fs::write(at("limits.db").with_extension(format!("db{end}")), "something").unwrap();
+                }
+                symlink(at("limits.db"), at("link.db")).unwrap();
+                let (place, lost) = (Place::new(&at(name)), at(&format!("limits.db{end}")));
+                let held = held(&place);
+                assert_eq!(place.lacks(&held), None);
+                replace(&lost);
+                let told = place.lacks(&held).unwrap_or_default();
+                assert!(told.contains(replaced), "{name}{end}: {told}");
+                fs::remove_file(&lost).unwrap();
+                let told = place.lacks(&held).unwrap_or_default();
+                let gone = if name == "link.db" && end.is_empty() { "is a link to nothing" } else { gone };
+                assert!(told.contains(gone), "{name}{end}: {told}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_not_there_before_is_not_missed_and_what_is_not_ours_is_not_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("limits.db");
+        let (place, old) = (Place::new(&path), Connection::open_in_memory().unwrap());
+        let Beside { log, shared } = Beside::of(&path);
+        fs::write(&path, "something").unwrap();
+        fs::write(&log, "a log").unwrap();
+        let bare = held(&place);
+        fs::write(&shared, "of another process").unwrap();
+        assert_eq!(place.lacks(&bare), None);
+        place.clear(&old, &bare);
+        assert_eq!((log.exists(), shared.exists()), (false, true));
+
+        fs::write(&log, "a log").unwrap();
+        let both = held(&place);
+        replace(&log);
+        place.clear(&old, &both);
+        assert_eq!((log.exists(), shared.exists()), (true, false));
+    }
+}

@@ -28,26 +28,31 @@ impl Listener for Poll {
         }
         let mut known = None;
         loop {
-            let pause = if known == Some(-1) { RETRY } else { INTERVAL };
-            if known.is_some() && end.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
-                return;
-            }
-            let version = self.version().inspect_err(|fault| log::debug!("store: polling: {fault}"));
-            let version = version.unwrap_or(-1);
-            if known.replace(version) != Some(version) {
+            if self.has_news(&mut known) {
                 hear(Word::Changes);
+            }
+            let pause = if known.flatten().is_some() { INTERVAL } else { RETRY };
+            if end.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
+                return;
             }
         }
     }
 }
 
 impl Poll {
+    /// Asks the file once. True when something may have changed since it was last asked. `known`: what it said then, in
+    /// which `None` is a file that could not be asked; `None` the first time.
+    pub fn has_news(&self, known: &mut Option<Option<i64>>) -> bool {
+        let version = self.version().inspect_err(|fault| log::debug!("store: polling: {fault}")).ok();
+        known.replace(version) != Some(version)
+    }
+
     /// A number that changes whenever another connection commits.
     fn version(&self) -> Result<i64, StoreError> {
         self.0.check()?;
         let mut lent = self.0.polling()?;
-        let asked = lent.as_ref().map(|one| one.query_row("PRAGMA data_version", [], |row| row.get(0)));
-        let version = asked.unwrap_or(Ok(-1)).map_err(super::fault);
+        let connection = lent.as_ref().ok_or_else(|| StoreError::down("no connection"))?;
+        let version = connection.query_row("PRAGMA data_version", [], |row| row.get(0)).map_err(super::fault);
         if version.is_err() {
             // The connection is opened again next time.
             *lent = None;

@@ -52,10 +52,10 @@ pub struct Lent<'a> {
 
 impl SqlitePool {
     /// A pool without connections yet. In memory there is only one connection, since each would have a database of its own.
-    pub fn new(place: Option<Place>, most: u32, timeout: Duration) -> Self {
+    pub fn new(place: Option<Place>, most: u32, timeout: Duration, clock: Clock) -> Self {
         let most = if place.is_some() { most as usize } else { 1 };
         let (state, freed) = Default::default();
-        Self { place, most, timeout, clock: Clock::real(), state, freed }
+        Self { place, most, timeout, clock, state, freed }
     }
 
     /// The place of the file; `None` in memory.
