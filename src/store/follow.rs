@@ -231,3 +231,6 @@ fn ids(changed: &[(String, i64)]) -> impl Iterator<Item = ClientId> {
     // A row that somebody wrote by hand may have an id that can't be read; it is left out.
     changed.iter().filter_map(|(text, _)| ClientId::parse(text).ok())
 }
+
+#[cfg(test)]
+mod tests;

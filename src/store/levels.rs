@@ -71,7 +71,7 @@ impl Levels {
     ) -> io::Result<Self> {
         let folder = folder.map_or_else(Folder::nowhere, Folder::open);
         let mut keeper = Keeper::new(limiter, limits, folder, clock);
-        if !keeper.restore() {
+        if keeper.restore().is_none() {
             keeper.recall_limits();
             keeper.restore_from_file();
         }
@@ -109,7 +109,7 @@ struct Keeper {
     dirty: [bool; PIECES],
     /// Something has changed since the file was written.
     file_is_old: bool,
-    /// The piece with which the next tick begins, so that each piece has its turn.
+    /// The piece with which the next tick begins, so that each piece has its turn; after the last one, the first.
     next: usize,
     /// The levels in the database were put back.
     restored: bool,
@@ -118,6 +118,31 @@ struct Keeper {
     ticks: u32,
     /// [`Limits::memory_version`] of the limits in the file.
     known: u64,
+}
+
+/// What became of the levels of a piece.
+#[derive(Debug, PartialEq, Eq)]
+struct PutBack {
+    /// Levels that count.
+    count: usize,
+    /// Those of them for which there is no room.
+    left_out: usize,
+    /// Records that can't be read.
+    unreadable: usize,
+}
+
+impl PutBack {
+    /// Logs what is wrong with the piece.
+    fn log(&self, name: impl Fn() -> String) {
+        match self.unreadable {
+            0 => {}
+            n => log::error!("levels: {}: {n} records can't be read; those buckets start full", name()),
+        }
+        match self.left_out {
+            0 => {}
+            n => log::warn!("levels: {}: there is no room for {n} of {} buckets", name(), self.count),
+        }
+    }
 }
 
 impl Keeper {
@@ -142,14 +167,14 @@ impl Keeper {
         }
     }
 
-    /// Puts back what all instances saved. False when the database can't be asked now.
-    fn restore(&mut self) -> bool {
+    /// Puts back what all instances saved. Returns how many levels; `None` when the database can't be asked now.
+    fn restore(&mut self) -> Option<usize> {
         // Resets are read first. Buckets that are filled by hand from now on are filled in memory, too.
         let resets = match self.limits.resets() {
             Ok(resets) => resets,
             Err(error) => {
                 log::debug!("levels: not read yet: {error}");
-                return false;
+                return None;
             }
         };
         let mut after = None;
@@ -159,58 +184,51 @@ impl Keeper {
                 Ok(page) => page,
                 Err(error) => {
                     log::debug!("levels: not read yet: {error}");
-                    return false;
+                    return None;
                 }
             };
             for segment in &page {
-                let name = || format!("piece {} of instance {}", segment.segment, segment.instance);
                 let counts = |client| !resets.undo(client, segment.saved_at_us);
-                count += self.put_back(&segment.bytes, segment.age, counts, name);
+                let back = self.put_back(&segment.bytes, segment.age, counts);
+                back.log(|| format!("piece {} of instance {}", segment.segment, segment.instance));
+                count += back.count;
             }
             match page.last() {
                 Some(last) if page.len() == PAGE => after = Some((last.instance.clone(), last.segment)),
                 _ => break,
             }
         }
-        if count > 0 {
-            log::info!("levels: {count} were put back");
+        match count {
+            0 => {}
+            count => log::info!("levels: {count} were put back"),
         }
         if let Err(error) = self.limits.forget_levels(KEPT) {
             log::debug!("levels: old ones are not forgotten: {error}");
         }
         self.restored = true;
-        true
+        Some(count)
     }
 
     fn restore_from_file(&self) {
         let Some((bytes, age)) = self.folder.levels.read(self.clock.wall()) else { return };
-        let count = self.put_back(&bytes, age, |_| true, || self.folder.levels.shown());
-        log::warn!("levels: the database is down; {count} were put back from {}", self.folder.levels.shown());
+        let back = self.put_back(&bytes, age, |_| true);
+        back.log(|| self.folder.levels.shown());
+        log::warn!(
+            "levels: the database is down; {} were put back from {}",
+            back.count,
+            self.folder.levels.shown()
+        );
     }
 
-    /// Puts back the levels of a piece that was saved so long ago, of those clients for which `counts` is true. Returns how
-    /// many.
-    fn put_back(
-        &self,
-        piece: &[u8],
-        age: Duration,
-        counts: impl Fn(ClientKey) -> bool,
-        name: impl Fn() -> String,
-    ) -> usize {
-        let unreadable = pack::unreadable(piece);
-        if unreadable > 0 {
-            log::error!("levels: {}: {unreadable} records can't be read; those buckets start full", name());
-        }
+    /// Puts back the levels of a piece that was saved so long ago, of those clients for which `counts` is true.
+    fn put_back(&self, piece: &[u8], age: Duration, counts: impl Fn(ClientKey) -> bool) -> PutBack {
         let when = self.clock.moment();
-        let (mut count, mut left_out) = (0, 0);
-        for (client, saved) in pack::read(piece).filter(|(client, _)| counts(*client)) {
-            count += 1;
-            left_out += usize::from(!self.limiter.restore(client, &saved, nanos(age), when));
-        }
-        if left_out > 0 {
-            log::warn!("levels: {}: there is no room for {left_out} of {count} buckets", name());
-        }
-        count
+        let back: Vec<bool> = pack::read(piece)
+            .filter(|(client, _)| counts(*client))
+            .map(|(client, saved)| self.limiter.restore(client, &saved, nanos(age), when))
+            .collect();
+        let left_out = back.iter().filter(|has_room| !**has_room).count();
+        PutBack { count: back.len(), left_out, unreadable: pack::unreadable(piece) }
     }
 
     /// Saves what has changed, up to `most_bytes`. `all`: writes the files also when they are large.
@@ -219,7 +237,7 @@ impl Keeper {
         self.write_limits(all);
         self.note_changes();
         // What this instance saved before has to be put back before it is overwritten.
-        let ready = self.limits.up() && (self.restored || self.restore());
+        let ready = self.limits.up() && (self.restored || self.restore().is_some());
         let saves = ready && self.dirty.contains(&true);
         let writes = self.is_file_due(all);
         if !(saves || writes) {
@@ -283,7 +301,7 @@ impl Keeper {
             Ok(()) => {
                 for number in done.drain(..) {
                     self.dirty[number] = false;
-                    self.next = (number + 1) % PIECES;
+                    self.next = number + 1;
                 }
                 self.said = false;
                 true
@@ -340,3 +358,6 @@ fn piece_of(spread: &SipHasher13, client: ClientKey) -> usize {
     hasher.write(&client.to_bytes());
     hasher.finish() as usize % PIECES
 }
+
+#[cfg(test)]
+mod tests;

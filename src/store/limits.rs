@@ -25,7 +25,7 @@ use super::session::Store;
 use super::sqlite::Sqlite;
 use super::threads::{CallError, StoreLane, Threads};
 use super::v1::{Actor, BatchError, Condition, LimitFilter};
-use super::watch::Watch;
+use super::watch::{Watch, WatchState};
 use super::{CallOutcome, Row, StartError, StoreError, StoreState};
 use crate::clock::Clock;
 use crate::config::{Audit, CacheConfig, Database, DatabaseUrl, RateLimit};
@@ -122,7 +122,7 @@ impl Limits {
             news,
             end: end.clone(),
             ttl: cache.ttl,
-            tried: 0,
+            state: WatchState::default(),
         };
         let (tell, first) = bounded(0);
         let watching =

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::super::Limits;
 use super::super::levels::Levels;
-use super::{Setup, on_both};
+use super::{Setup, down, on_both};
 use crate::clock::Clock;
 use balancer_limiter::identity::ClientKey;
 use balancer_limiter::limit::{Limit, Rate};
@@ -96,10 +96,7 @@ fn the_file_stands_in_for_a_database_that_is_down_with_its_age() {
     limits.stop();
 
     clock.advance(Duration::from_secs(3_600));
-    // Nobody listens there.
-    let mut down = Setup::postgres("postgres://balancer@127.0.0.1:1/balancer");
-    (down.timeout, down.load_timeout) = (Duration::from_millis(200), Duration::from_millis(200));
-    let limits = down.start().unwrap();
+    let limits = down();
     let after = limiter(&[], &clock);
     lives(&after, &limits, Some(&folder), &clock);
     assert_eq!(level(&after, 1, &clock), Some(41_000_000));

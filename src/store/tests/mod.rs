@@ -1,6 +1,7 @@
 //! Tests of the store on real databases: the same tests on SQLite and on a PostgreSQL that is started for them.
 
 mod backends;
+pub(super) mod bench;
 mod channel;
 mod follow;
 mod import;
@@ -43,7 +44,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until `condition` returns something; fails with `what` after [`PATIENCE`].
 #[track_caller]
-fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+pub(super) fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let clock = Clock::real();
     let started = clock.now();
     loop {
@@ -63,7 +64,7 @@ fn aloud(text: &str) {
 }
 
 /// 10 × `n` tokens, refilled by `n` a second.
-fn limit(n: u32) -> Limit {
+pub(super) fn limit(n: u32) -> Limit {
     Limit { capacity: 10 * n, rate: Rate::per_second(1_000_000 * u64::from(n)) }
 }
 
@@ -84,12 +85,12 @@ fn find_key(limits: &Limits, id: &str) -> Known {
     waited(limits, |pending| limits.find_key(id, 1, pending))
 }
 
-fn id(text: &str) -> ClientId {
+pub(super) fn id(text: &str) -> ClientId {
     ClientId::parse(text).unwrap()
 }
 
 /// The actor of all writes in these tests.
-fn tester() -> Actor {
+pub(super) fn tester() -> Actor {
     Actor("tester".into())
 }
 
@@ -170,6 +171,18 @@ impl Setup {
             self.clock.clone(),
         )
     }
+}
+
+/// A store in memory, with its threads.
+pub(super) fn in_memory() -> Arc<Limits> {
+    Setup::new(DatabaseUrl::Memory).start().unwrap()
+}
+
+/// A store whose database is down: nobody listens there.
+pub(super) fn down() -> Arc<Limits> {
+    let mut setup = Setup::postgres("postgres://balancer@127.0.0.1:1/balancer");
+    (setup.timeout, setup.load_timeout) = (Duration::from_millis(200), Duration::from_millis(200));
+    setup.start().unwrap()
 }
 
 /// Runs a test on SQLite and, where it is installed, on PostgreSQL, each with an empty database.
