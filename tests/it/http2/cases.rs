@@ -4,13 +4,12 @@ use std::io::Write;
 
 use super::{setup, until_empty};
 use crate::support::frames::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, PING, PRIORITY, RESET, SETTINGS,
-    WINDOW_UPDATE, fields, frame, get,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, PING, PRIORITY,
+    PROTOCOL_ERROR as PROTOCOL, RESET, SETTINGS, WINDOW_UPDATE, fields, frame, get,
 };
 use crate::support::{Backend, Then};
 
-/// Error codes (RFC 9113 §7).
-pub(super) const PROTOCOL: u32 = 1;
+/// Further error codes (RFC 9113 §7).
 const FLOW_CONTROL: u32 = 3;
 pub(super) const CLOSED: u32 = 5;
 const FRAME_SIZE: u32 = 6;

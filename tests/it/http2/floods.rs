@@ -1,20 +1,26 @@
 //! Floods and faults: each ends its connection, memory does not grow, and others are served meanwhile.
 
+use serde_json::json;
+
 use super::{setup, until_empty};
 use crate::support::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frames, HEADERS, PING, PREFACE, PRIORITY,
     RESET, SETTINGS, WINDOW_UPDATE, frame, get,
 };
-use crate::support::{Backend, Balancer};
+use crate::support::{Backend, Balancer, Setup};
 
 /// Enough to find any of these floods.
 const MANY: u32 = 200_000;
 /// What a flood may cost beside the bounds of one connection.
 const MOST_KIB: u64 = 8 * 1024;
 
+/// No connection ends because it is slow or idle, so that a flood that is not found leaves one behind.
 fn started() -> (Backend, Balancer) {
     let backend = Backend::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
-    let balancer = setup().backend(backend.address()).start();
+    let timeouts = ["head_timeout", "body_timeout", "idle_timeout", "write_timeout"];
+    let patient = |setup: Setup, name| setup.set(&format!("frontend.{name}"), json!("10m"));
+    let setup = timeouts.into_iter().fold(setup(), patient).set("frontend.min_bytes_per_sec", json!(0));
+    let balancer = setup.backend(backend.address()).start();
     (backend, balancer)
 }
 

@@ -11,8 +11,9 @@ use serde_json::json;
 
 use crate::support::{Balancer, Engine, Setup, until};
 
+/// No backend is too slow within a test: what a test waits for does not come by the backend's time-out.
 fn setup() -> Setup {
-    Setup::on(Engine::Epoll).set("frontend.h2c", json!(true))
+    Setup::on(Engine::Epoll).set("frontend.h2c", json!(true)).set("upstream.response_timeout", json!("5m"))
 }
 
 /// Waits until no connection and no stream is left.

@@ -1,11 +1,11 @@
 //! The order of frames on a connection: cases of RFC 9113 in which frames depend on answers.
 
-use super::cases::{ACK, CLOSED, PROTOCOL, all, ask, post, reset, setting};
+use super::cases::{ACK, CLOSED, all, ask, post, reset, setting};
 use super::{setup, until_empty};
 use crate::support::Backend;
 use crate::support::frames::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, PING, RESET, SETTINGS, WINDOW_UPDATE, frame,
-    get,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, PING, PROTOCOL_ERROR, RESET, SETTINGS,
+    WINDOW_UPDATE, frame, get,
 };
 
 #[test]
@@ -29,9 +29,9 @@ fn streams_that_are_over_take_no_more() {
     let balancer = setup().backend(backend.address()).start();
     let rows: [(&str, Vec<u8>, &[u32]); 4] = [
         ("DATA", frame(DATA, END_STREAM, 1, b"x"), &[CLOSED]),
-        ("HEADERS", ask(1, "/"), &[CLOSED, PROTOCOL]),
-        ("CONTINUATION", frame(CONTINUATION, END_HEADERS, 1, &get("/", &[])), &[CLOSED, PROTOCOL]),
-        ("a lower stream", ask(1, "/"), &[CLOSED, PROTOCOL]),
+        ("HEADERS", ask(1, "/"), &[CLOSED, PROTOCOL_ERROR]),
+        ("CONTINUATION", frame(CONTINUATION, END_HEADERS, 1, &get("/", &[])), &[CLOSED, PROTOCOL_ERROR]),
+        ("a lower stream", ask(1, "/"), &[CLOSED, PROTOCOL_ERROR]),
     ];
     for (what, bytes, codes) in rows {
         for is_reset in [false, true] {

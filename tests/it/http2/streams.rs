@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::json;
 
+use super::cases::ACK;
 use super::{setup, until_empty};
 use crate::support::frames::{
-    DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, NO_ERROR, REFUSED_STREAM, RESET, SETTINGS,
+    DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, NO_ERROR, PING, REFUSED_STREAM, RESET, SETTINGS,
     WINDOW_UPDATE, fields, frame, get,
 };
 use crate::support::{Backend, Conn, Gate, Then, until};
@@ -160,6 +161,7 @@ fn a_body_may_end_with_a_frame_of_nothing() {
     }
 }
 
+/// If they were not, the crate `h2` would reset the stream instead of answering.
 #[test]
 fn fields_of_a_connection_are_left_out() {
     let answer = "HTTP/1.1 426 Upgrade Required\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
@@ -294,10 +296,17 @@ fn at_the_end_requests_are_answered_and_new_ones_are_not_taken() {
     until("it is with the backend", || (backend.seen().len() == 1).then_some(()));
     balancer.proc.signal(Signal::TERM);
     assert_eq!(frames.wait(GOAWAY).error(), NO_ERROR);
+    // Requests that were on their way are still taken, up to the answer to this (RFC 9113 §6.8).
+    let ping = frames.wait(PING);
+    frames.send(&frame(PING, ACK, 0, &ping.payload));
+    let last = frames.wait(GOAWAY);
+    assert_eq!((last.error(), &last.payload[..4]), (NO_ERROR, &1u32.to_be_bytes()[..]));
+    frames.send(&frame(HEADERS, END_STREAM | END_HEADERS, 3, &get("/late", &[])));
     gate.open();
     assert_eq!(frames.wait(HEADERS).status(), 200);
     drop(frames);
     assert!(balancer.proc.wait().success());
+    assert_eq!(backend.only().request_line(), "GET / HTTP/1.1");
 }
 
 #[test]
@@ -314,5 +323,5 @@ fn idle_connections_end_in_good_manners() {
     assert_eq!(used.end(), Some(NO_ERROR));
     assert_eq!(never.end(), Some(NO_ERROR));
     assert!(begun.elapsed() >= Duration::from_secs(1));
-    assert_eq!(balancer.metric("balancer_http2_connections"), 0.0);
+    until_empty(&balancer);
 }
