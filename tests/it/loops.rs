@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::client::{find, head};
-use crate::support::{Backend, Conn, Gate, Setup, Then, until};
+use crate::support::{Backend, Conn, Fault, Gate, Setup, Then, until};
 
 /// More than the kernel takes of a connection whose other end reads nothing.
 const LARGE: usize = 24 << 20;
@@ -55,14 +55,6 @@ fn late_reader(gate: &Gate) -> Backend {
     })
 }
 
-/// Seconds of processor time that a process has used.
-fn processor_time(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
-    let fields: Vec<_> = stat.rsplit_once(") ").expect("a name").1.split(' ').collect();
-    let ticks = |at: usize| fields[at].parse::<f64>().expect("a number");
-    (ticks(11) + ticks(12)) / 100.0
-}
-
 fn post(conn: &mut Conn, length: usize) {
     conn.send(head("POST", "/", &[], Some(length)));
 }
@@ -72,11 +64,12 @@ fn post(conn: &mut Conn, length: usize) {
 fn a_body_goes_on_while_its_answer_comes() {
     for in_memory in [0, 16 << 20] {
         let length = if in_memory > 0 { in_memory } else { LARGE };
+        let gate = Gate::default();
+        let opened = gate.clone();
         let backend = Backend::raw(move |_, stream, _| {
             let Some(came) = read_head(stream) else { return Then::Close };
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhead");
-            // The answer's beginning is with the client before the rest is read.
-            std::thread::sleep(Duration::from_millis(300));
+            opened.wait();
             read_rest(stream, length, came);
             let _ = stream.write_all(b"tail");
             Then::Close
@@ -88,9 +81,18 @@ fn a_body_goes_on_while_its_answer_comes() {
             .start();
         let mut conn = Conn::open(balancer.address);
         post(&mut conn, length);
-        conn.send(vec![b'x'; length]);
-        let answer = conn.read("POST").unwrap_or_else(|fault| panic!("{in_memory}: {fault:?}"));
-        assert_eq!(answer.expect(200).text(), "headtail");
+        let mut sender = conn.another();
+        let sending = std::thread::spawn(move || sender.try_send(vec![b'x'; length]));
+        let answer =
+            conn.read_head("POST").unwrap_or_else(|fault| panic!("{in_memory}: {fault:?}")).expect(200);
+        let mut text = Vec::new();
+        // The answer's beginning is with the client before the rest of the body is read.
+        let read = conn.read_body(answer.framing, &mut |bytes| {
+            text.extend_from_slice(bytes);
+            gate.open();
+        });
+        assert_eq!((read, &text[..]), (Ok(()), &b"headtail"[..]), "{in_memory}");
+        sending.join().unwrap().expect("the whole body is taken");
     }
 }
 
@@ -123,12 +125,14 @@ fn a_client_that_ends_inside_its_body_costs_nothing_while_the_backend_waits() {
     post(&mut conn, 200_000);
     conn.send(vec![b'x'; 100_000]);
     conn.finish();
-    let used = || processor_time(balancer.proc.pid());
+    // What the start and these bytes cost does not count.
     std::thread::sleep(Duration::from_millis(500));
-    let before = used();
+    let before = balancer.proc.cpu_time();
     std::thread::sleep(Duration::from_secs(2));
-    let spent = used() - before;
-    assert!(spent < 0.3, "{spent} s of processor time in 2 s");
+    let spent = balancer.proc.cpu_time() - before;
+    assert!(spent < Duration::from_millis(300), "{spent:?} of processor time in 2 s");
+    conn.wait_at_most(Duration::from_millis(1));
+    assert_eq!(conn.read_head("POST").unwrap_err(), Fault::TimedOut, "its request still waits");
 }
 
 /// A client that ended its direction behind its whole request waits for an answer, however long the backend took to read.
@@ -186,8 +190,12 @@ fn a_client_that_sends_no_more_may_pause_while_it_reads() {
     let mut conn = Conn::open(balancer.address);
     conn.send(head("GET", "/", &[], None));
     conn.finish();
+    let answer = conn.read_head("GET").expect("an answer").expect(200);
+    // Longer than a client that sends no more may wait for the first byte.
     std::thread::sleep(Duration::from_secs(3));
-    assert_eq!(conn.read("GET").expect("an answer").body.len(), LARGE);
+    let mut came = 0;
+    let read = conn.read_body(answer.framing, &mut |bytes| came += bytes.len());
+    assert_eq!((read, came), (Ok(()), LARGE));
 }
 
 /// A client is too slow only by its own pauses, not while the backend takes nothing.
@@ -230,6 +238,7 @@ fn a_client_is_not_too_slow_while_others_keep_it_waiting() {
     until("the first one is there", || (backend.seen().len() == 1).then_some(()));
     let mut second = Conn::open(balancer.address);
     second.send(head("PUT", "/second", &[("Expect", "100-continue")], Some(5)));
+    until("the second one is in line", || (balancer.metric("balancer_queue_depth") == 1.0).then_some(()));
     std::thread::sleep(Duration::from_secs(3));
     gate.open();
     assert_eq!(first.read("GET").expect("an answer").expect(200).text(), "done");
@@ -260,9 +269,11 @@ fn a_body_that_had_not_begun_is_sent_to_the_next_backend() {
     for _ in 0..2 {
         let mut conn = Conn::open(balancer.address);
         conn.send(head("PUT", "/", &[], Some(body.len())));
-        std::thread::sleep(Duration::from_millis(300));
+        let good = "balancer_backend_in_flight{pool=\"default\",backend=\"b\"}";
+        until("it is with the good one", || (balancer.metric(good) == 1.0).then_some(()));
         conn.send(&body);
         assert_eq!(conn.read("PUT").expect("an answer").expect(200).text(), "good");
+        until("its end is counted", || (balancer.metric(good) == 0.0).then_some(()));
     }
     assert_eq!(busy.connections(), 1);
     assert!(good.seen().iter().all(|seen| seen.body == body));
@@ -326,11 +337,10 @@ fn the_connection_of_a_refused_answer_is_closed_while_its_request_waits() {
         .set("outlier", Value::Null)
         .start();
     let mut conns: Vec<_> = (0..2).map(|_| Conn::open(balancer.address)).collect();
-    for conn in &mut conns {
-        conn.send(head("GET", "/", &[], None));
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    until("both were asked", || (full.seen().len() == 1 && !odd.seen().is_empty()).then_some(()));
+    conns[0].send(head("GET", "/", &[], None));
+    until("the one has no room", || (full.seen().len() == 1).then_some(()));
+    conns[1].send(head("GET", "/", &[], None));
+    until("the odd one was asked", || (!odd.seen().is_empty()).then_some(()));
     until("the odd one's connection is closed", || (odd.open() == 0).then_some(()));
     gate.open();
     for conn in &mut conns {
