@@ -1,7 +1,9 @@
 //! Several loops: which one gets which connection, and how the others go on when one of them hangs or panics.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -61,8 +63,11 @@ fn ask_much(mut conn: Conn, stop: &AtomicBool) {
     }
 }
 
-/// How long it took until busy connections of one of two loops were moved to the other, and which part of a processor
-/// the process had meanwhile (1 is a whole one).
+/// How long it may take until busy connections are moved.
+const SOON: Duration = Duration::from_secs(3);
+
+/// How long it took until busy connections of one of two loops were moved to the other, at most three times [`SOON`], and
+/// which part of a processor the process had meanwhile (1 is a whole one).
 fn moved_apart() -> (Duration, f64) {
     const EACH: usize = 6;
     let backend = Backend::named("a");
@@ -77,22 +82,26 @@ fn moved_apart() -> (Duration, f64) {
         if is_first { busy.push(conn) } else { idle.push(conn) }
     }
     let before = connections(&balancer, 0);
-    let stop = AtomicBool::new(false);
-    let measured = std::thread::scope(|scope| {
-        for conn in busy {
-            scope.spawn(|| ask_much(conn, &stop));
-        }
-        let (began, used) = (Instant::now(), balancer.proc.cpu_time());
-        until("some were moved", || (connections(&balancer, 0) + 2 <= before).then_some(()));
-        let (took, used) = (began.elapsed(), balancer.proc.cpu_time() - used);
-        stop.store(true, Ordering::SeqCst);
-        (took, used.as_secs_f64() / took.as_secs_f64())
+    let stop = Arc::new(AtomicBool::new(false));
+    let busy = busy.into_iter().map(|conn| {
+        let stop = Arc::clone(&stop);
+        thread::spawn(move || ask_much(conn, &stop))
     });
+    let busy: Vec<_> = busy.collect();
+    let (began, used) = (Instant::now(), balancer.proc.cpu_time());
+    while connections(&balancer, 0) + 2 > before && began.elapsed() < 3 * SOON {
+        thread::sleep(Duration::from_millis(5));
+    }
+    let (took, used) = (began.elapsed(), balancer.proc.cpu_time() - used);
+    stop.store(true, Ordering::SeqCst);
+    for one in busy {
+        one.join().expect("all of its requests were answered");
+    }
     // The idle connections, which were not moved, are still served.
     for conn in &mut idle {
         conn.get("/").expect(200);
     }
-    measured
+    (took, used.as_secs_f64() / took.as_secs_f64())
 }
 
 #[test]
@@ -103,7 +112,7 @@ fn busy_connections_of_one_loop_are_moved_apart_within_three_seconds() {
     let (mut tries, mut soon) = (Vec::new(), false);
     while !soon && tries.len() < 3 {
         let (took, part) = moved_apart();
-        soon = took < Duration::from_secs(3);
+        soon = took < SOON;
         tries.push((took, part));
     }
     let starved = tries.iter().all(|(_, part)| *part < 0.6);
@@ -131,36 +140,40 @@ fn ask(to: SocketAddr, target: &str) -> Conn {
 #[test]
 fn a_loop_that_spins_is_named_within_a_second_and_gets_no_new_connections() {
     const TRIES: usize = 3;
+    const SPIN: Duration = Duration::from_secs(4);
     let backend = Backend::named("a");
     let Some(balancer) = faulty(with_loops(2, &backend)) else { return };
-    let mut lines = 0;
-    let mut soonest = Duration::MAX;
+    let (mut lines, mut tries) = (0, Vec::new());
+    // A busy machine may leave no time for it in one try.
     for _ in 0..TRIES {
         let began = Instant::now();
-        let mut spins = ask(balancer.address, "/test/spin/4000");
+        let mut spins = ask(balancer.address, &format!("/test/spin/{}", SPIN.as_millis()));
         let is_named =
             |line: &str| line.contains("[ERROR]") && line.contains("loop ") && line.contains("is stuck");
         (lines, _) = balancer.proc.wait_err(lines, "it is named", is_named);
-        soonest = soonest.min(began.elapsed());
-        assert_eq!(value(&balancer, "balancer_loops_stuck"), 1);
+        let named = began.elapsed();
+        let stuck = value(&balancer, "balancer_loops_stuck");
+        assert!(stuck > 0 || began.elapsed() >= SPIN, "it is not counted");
+        get(balancer.admin, "/-/livez").expect(200);
+        // Those that were served while it was spinning.
         let mut served = Vec::new();
-        while began.elapsed() < Duration::from_secs(3) && served.len() < 40 {
+        while served.len() < 40 {
             let mut conn = Conn::open(balancer.address);
             conn.get("/").expect(200);
+            if began.elapsed() >= SPIN {
+                break;
+            }
             served.push(conn);
         }
-        assert!(began.elapsed() < Duration::from_secs(4), "it still spins: {:?}", began.elapsed());
-        assert!(served.len() >= 10, "{} in {:?}", served.len(), began.elapsed());
-        get(balancer.admin, "/-/livez").expect(200);
         spins.read("GET").unwrap().expect(200);
         (lines, _) = balancer.proc.wait_err(lines, "it goes on", |line| line.contains("goes on"));
-        assert_eq!(value(&balancer, "balancer_loops_stuck"), 0);
-        drop(served);
-        if soonest < Duration::from_secs(1) {
-            break;
+        until("none is stuck", || (value(&balancer, "balancer_loops_stuck") == 0).then_some(()));
+        tries.push((named, served.len()));
+        if named < Duration::from_secs(1) && served.len() >= 10 {
+            return;
         }
     }
-    assert!(soonest < Duration::from_secs(1), "{soonest:?}");
+    panic!("named after so long, and so many connections served meanwhile: {tries:?}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::support::{Conn, until};
 
 /// How many of them there are.
 const CLIENTS: usize = 4;
-/// After that many failures a client gives up: one tells enough.
+/// After that many failures a client gives up: more would tell nothing new.
 const MOST_FAILURES: usize = 3;
 
 #[derive(Default)]

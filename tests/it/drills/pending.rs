@@ -1,9 +1,11 @@
 //! Thousands of clients that wait or are slow delay no other: requests beside them take as long as before.
-//! `BALANCER_DRILL_CLIENTS` sets how many thousands.
+//! `BALANCER_DRILL_CLIENTS` sets how many clients.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use serde_json::json;
 
 use super::crowd::{Crowd, Habit};
 use super::farm::Farm;
@@ -23,9 +25,12 @@ fn clients(usual: usize) -> usize {
     std::env::var("BALANCER_DRILL_CLIENTS").ok().and_then(|count| count.parse().ok()).unwrap_or(usual)
 }
 
+/// Fails unless one of three measurements finds times of at most twice those before: the machine may be busy during one.
 #[track_caller]
-fn at_most_twice(what: &str, beside: Duration, before: Duration) {
-    assert!(beside <= FLOOR.max(2 * before), "{what}: 99 % took {beside:?}, and {before:?} before");
+fn at_most_twice(what: &str, before: Duration, mut measure: impl FnMut() -> Duration) {
+    let most = FLOOR.max(2 * before);
+    let tries: Vec<Duration> = (0..3).map_while(|_| Some(measure()).filter(|took| *took > most)).collect();
+    assert!(tries.len() < 3, "{what}: {tries:?}, and {before:?} before");
 }
 
 /// Where clients come from: all from one address, or in turns from eight.
@@ -42,7 +47,8 @@ fn nobody_is_stopped_by(first: &[u8]) {
         return;
     }
     let farm = Farm::start();
-    let balancer = setup().backend(farm.address()).start();
+    // No request times out while the test waits.
+    let balancer = setup().backend(farm.address()).set("upstream.response_timeout", json!("5m")).start();
     let first: Arc<[u8]> = Arc::from(first);
     let normal = Normal::start(balancer.address);
     let before = normal.measure(MEASURED);
@@ -52,13 +58,13 @@ fn nobody_is_stopped_by(first: &[u8]) {
             crowd.join_from(*from, balancer.address, "pending", Habit::Listen, &first);
         }
         until("all are at the backend", || (farm.hanging() == all).then_some(()));
-        at_most_twice("beside those who stay", normal.measure(MEASURED), before);
+        at_most_twice("beside those who stay", before, || normal.measure(MEASURED));
         assert_eq!(farm.hanging(), all, "they were there all the time");
         let left = Instant::now();
         crowd.reset();
         until("nobody waits any more", || (farm.hanging() == 0).then_some(()));
         assert!(left.elapsed() < Duration::from_secs(10), "{:?}", left.elapsed());
-        at_most_twice("behind those who left", normal.measure(MEASURED), before);
+        at_most_twice("behind those who left", before, || normal.measure(MEASURED));
     }
     normal.finish();
 }
@@ -84,7 +90,7 @@ fn upload(to: SocketAddr, bytes: usize) -> Duration {
 
 #[test]
 fn slow_uploads_stop_nobody_and_no_quick_one() {
-    /// Of each, a tenth of 10 kB/s.
+    /// Bytes that each slow client sends in a tick: 10 kB/s.
     const A_TICK: usize = 1000;
     const QUICK: usize = 100_000;
     let _turn = turn();
@@ -103,15 +109,18 @@ fn slow_uploads_stop_nobody_and_no_quick_one() {
         crowd.join_from(*from, balancer.address, "upload", Habit::Pour(A_TICK), &first);
     }
     crowd.act_until("all uploads are under way", |_| farm.bodies() >= all);
-    let from = normal.answered();
     let to = balancer.address;
-    let quick = std::thread::spawn(move || (0..10).map(|_| upload(to, QUICK)).max().unwrap());
-    crowd.act_until("the normal requests were answered", |_| {
-        normal.answered() >= from + MEASURED && quick.is_finished()
+    at_most_twice("beside slow uploads", before, || {
+        let from = normal.answered();
+        crowd.act_until("the normal requests were answered", |_| normal.answered() >= from + MEASURED);
+        normal.p99_since(from)
+    });
+    at_most_twice("quick uploads beside slow ones", alone, || {
+        let quick = std::thread::spawn(move || (0..10).map(|_| upload(to, QUICK)).max().unwrap());
+        crowd.act_until("the quick uploads are through", |_| quick.is_finished());
+        quick.join().unwrap()
     });
     assert_eq!(crowd.open(), all, "{}", crowd.story());
-    at_most_twice("beside slow uploads", normal.p99_since(from), before);
-    at_most_twice("a quick upload beside slow ones", quick.join().unwrap(), alone);
     crowd.reset();
     until("none is left", || (farm.bodies() <= 1).then_some(()));
     normal.finish();
@@ -136,10 +145,10 @@ fn quiet_event_streams_stop_nobody() {
     crowd.act_until("all streams are open", |crowd| {
         crowd.clients.iter().all(|client| client.status() == Some(200))
     });
-    at_most_twice("beside quiet streams", normal.measure(MEASURED), before);
+    at_most_twice("beside quiet streams", before, || normal.measure(MEASURED));
     assert_eq!((crowd.open(), farm.streams()), (all, all), "{}", crowd.story());
     crowd.reset();
     until("none is left", || (farm.streams() == 0).then_some(()));
-    at_most_twice("behind them", normal.measure(MEASURED), before);
+    at_most_twice("behind them", before, || normal.measure(MEASURED));
     normal.finish();
 }
