@@ -65,7 +65,7 @@ fn one_that_stalls_in_its_handshake_costs_no_request() {
         .backend_with(json!({ "url": format!("https://{}", stalled.local_addr().unwrap()) }))
         .backend_with(good.url())
         .set("balancing.strategy", json!("round_robin"))
-        .set("upstream.connect_timeout", json!("300ms"))
+        .set("upstream.connect_timeout", json!("1s"))
         .set("upstream.tls", json!({ "ca": "server.pem" }))
         .start();
     for _ in 0..6 {
@@ -77,7 +77,7 @@ fn one_that_stalls_in_its_handshake_costs_no_request() {
     let config = setup();
     let balancer = config
         .backend_with(json!({ "url": format!("https://{}", stalled.local_addr().unwrap()) }))
-        .set("upstream.connect_timeout", json!("300ms"))
+        .set("upstream.connect_timeout", json!("1s"))
         .set("upstream.tls", json!({ "ca": "server.pem" }))
         .start();
     let problem = balancer.get("/");

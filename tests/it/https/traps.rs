@@ -3,13 +3,15 @@
 
 use std::io::Write;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use rustls::SupportedProtocolVersion;
 use serde_json::json;
 
 use super::until_alone;
 use crate::support::backend::OK;
 use crate::support::client::head;
-use crate::support::tls_ends::{VERSIONS, begin, client, door, open, setup, shake_hands};
+use crate::support::tls_ends::{Tls, VERSIONS, begin, client, door, open, setup, shake_hands};
 use crate::support::{Backend, Balancer, Conn, Fault, Framing, Gate, Then, until};
 
 fn started() -> (Backend, Balancer) {
@@ -98,19 +100,29 @@ fn large_bodies_come_whole_in_both_directions() {
     assert_eq!(balancer.metric("balancer_panics_total"), 0.0);
 }
 
-/// Answers with more than all buffers on the way hold together.
+/// More than all buffers on the way hold together.
+const ENDLESS: usize = 64 << 20;
+
+/// Answers with that many bytes.
 fn endless() -> Backend {
-    const BODY: usize = 64 << 20;
     Backend::scripted(|_, stream| {
-        let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {BODY}\r\n\r\n");
+        let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {ENDLESS}\r\n\r\n");
         let block = vec![b'x'; 1 << 16];
-        for _ in 0..BODY >> 16 {
+        for _ in 0..ENDLESS >> 16 {
             if stream.write_all(&block).is_err() {
                 return Then::Close;
             }
         }
         Then::Keep
     })
+}
+
+/// A connection on which the kernel holds little of what its client has not read.
+fn narrow(balancer: &Balancer, version: &'static SupportedProtocolVersion) -> Conn<Tls> {
+    let config = Arc::new(client(balancer.folder(), &[version], &[]));
+    let tls = begin(door(balancer), &config);
+    let _ = socket2::SockRef::from(&tls.sock).set_recv_buffer_size(32 * 1024);
+    Conn::over(shake_hands(tls))
 }
 
 #[test]
@@ -120,7 +132,7 @@ fn clients_that_take_nothing_cost_little_and_are_reset() {
     for version in VERSIONS {
         open(&balancer, version).get("/-/livez").expect(200);
         let before = balancer.proc.rss_kib();
-        let mut conns: Vec<_> = (0..20).map(|_| open(&balancer, version)).collect();
+        let mut conns: Vec<_> = (0..20).map(|_| narrow(&balancer, version)).collect();
         for conn in &mut conns {
             conn.send(head("GET", "/", &[], None));
         }
@@ -144,22 +156,23 @@ fn clients_that_take_nothing_cost_little_and_are_reset() {
 
 #[test]
 fn a_client_may_read_as_slowly_as_it_likes_while_it_reads() {
+    /// What the client takes for all of it, far longer than `write_timeout`.
+    const TIME: Duration = Duration::from_secs(5);
     let backend = endless();
     let balancer = setup().backend(backend.address()).set("frontend.write_timeout", json!("2s")).start();
     for version in VERSIONS {
-        let config = Arc::new(client(balancer.folder(), &[version], &[]));
-        let tls = begin(door(&balancer), &config);
-        let _ = socket2::SockRef::from(&tls.sock).set_recv_buffer_size(32 * 1024);
-        let mut conn = Conn::over(shake_hands(tls));
+        let mut conn = narrow(&balancer, version);
         conn.send(head("GET", "/", &[], None));
         let answer = conn.read_head("GET").unwrap().expect(200);
-        let (mut sum, mut wrong) = (0, 0);
+        let (mut sum, mut wrong, began) = (0, 0, Instant::now());
         conn.read_body(answer.framing, &mut |bytes| {
             sum += bytes.len();
             wrong += bytes.iter().filter(|byte| **byte != b'x').count();
+            let due = TIME.mul_f64(sum as f64 / ENDLESS as f64);
+            std::thread::sleep(due.saturating_sub(began.elapsed()));
         })
         .unwrap();
-        assert_eq!((sum, wrong), (64 << 20, 0));
+        assert_eq!((sum, wrong), (ENDLESS, 0));
         conn.get("/-/livez").expect(200);
     }
 }
