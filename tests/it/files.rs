@@ -179,7 +179,7 @@ fn a_link_in_the_place_of_what_we_write_is_replaced_and_never_followed() {
     assert!(proc.err().contains("is a link to nothing") && !nothing.exists(), "{}", proc.err());
 }
 
-/// A backup through a link is opened as ever: only what would be made is not made through one.
+/// Only a link to nothing is refused.
 #[test]
 fn a_database_may_be_a_link_to_one() {
     let backend = Backend::named("a");

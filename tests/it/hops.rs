@@ -117,6 +117,6 @@ fn a_trace_gives_no_secret_away(engine: Engine) {
         ("X-Origin-Secret", "hunter2"),
         ("X-Customer", "hunter2"),
     ];
-    let trace = request(balancer.address, "TRACE", "/", &fields, b"").expect(200);
-    assert!(!trace.text().contains("hunter2"), "{}", trace.text());
+    let trace = request(balancer.address, "TRACE", "/", &fields, b"").expect(200).text();
+    assert!(trace.starts_with("TRACE / HTTP/1.1\r\n") && !trace.contains("hunter2"), "{trace}");
 }

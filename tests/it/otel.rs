@@ -214,7 +214,7 @@ fn a_collector_that_fails_holds_up_neither_a_request_nor_the_end(engine: Engine)
         balancer.proc.signal(Signal::TERM);
         assert_eq!(balancer.proc.wait().code(), Some(0), "{url}");
         // 2 s are for the spans; a try may take 10 s.
-        assert!(since.elapsed().as_secs() < 6, "{url}: {:?}", since.elapsed());
+        assert!(since.elapsed().as_secs() < 9, "{url}: {:?}", since.elapsed());
         let lines = balancer.proc.err();
         let told = lines.lines().filter(|line| line.contains("otel: ") && line.contains("WARN")).count();
         assert!(told <= 1, "{url}: {lines}");

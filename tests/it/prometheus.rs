@@ -130,7 +130,7 @@ fn scene() -> Scene {
         .set("routes", json!([{ "path": "/narrow", "pool": "narrow" }]))
         .set("balancing.strategy", json!("round_robin"))
         .set("outlier", json!({ "consecutive": 1, "base_time": "10ms" }))
-        .set("health_check", json!({ "path": "/health", "interval": "100ms", "fall": 1_00, "rise": 1 }))
+        .set("health_check", json!({ "path": "/health", "interval": "100ms", "fall": 100, "rise": 1 }))
         .set("rate_limit.default", json!({ "capacity": 2, "rate_per_sec": 5 }))
         .start();
     let (tls, client) = (tls_port(&balancer), papers.client(None));
@@ -257,7 +257,6 @@ fn a_real_prometheus_scrapes_us_and_the_dashboard_has_data() {
     assert_eq!(alerts["labels"]["job"], "balancer", "{alerts}");
 }
 
-/// A scraper on another machine, with a token.
 #[test]
 fn a_scraper_without_the_token_is_refused() {
     let backend = Backend::named("a");
