@@ -22,6 +22,7 @@ mod tracing;
 use std::fmt;
 use std::io;
 use std::net::TcpListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -36,6 +37,7 @@ use crate::config::{self, Config};
 use crate::engine::{Drained, EngineStart, RunningEngine, Sockets, portable};
 use crate::log::access::AccessLogWriter;
 use crate::log::errors;
+use crate::metrics::Metrics;
 use crate::otel::TracerThreads;
 use crate::store::levels::Levels;
 
@@ -85,8 +87,18 @@ fn failed(what: &str) -> impl FnOnce(io::Error) -> StartFailure + '_ {
     move |error| StartFailure::new(format!("{what}: {error}"))
 }
 
-/// Runs until a signal ends it. Returns when everything has stopped. `source`: where `config` was read from; a reload
-/// reads it again.
+/// Does a turn of a thread that others do not wait for. A panic ends that turn alone. False: there was one.
+fn guarded(thread: &str, metrics: &Metrics, turn: impl FnOnce()) -> bool {
+    let done = catch_unwind(AssertUnwindSafe(turn)).is_ok();
+    if !done {
+        metrics.panicked();
+        log::error!("{thread}: broken off by a panic, a fault of Balancer (see its message above); goes on");
+    }
+    done
+}
+
+/// Runs until a signal ends it. Returns when everything has stopped. `source`: where `config` was read from; a reload reads it
+/// again.
 ///
 /// # Errors
 /// When an address can't be listened on, the database has a wrong schema, a thread can't be started, or requests did

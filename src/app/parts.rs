@@ -10,6 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, after, never, select};
 
+use super::guarded;
 use super::keeper::Keeper;
 use super::notify::Notify;
 use super::pool::{self, RunningPool};
@@ -64,16 +65,26 @@ impl Parts {
                 let look = if is_leaving { after(LOOK_AT_LEAVING) } else { never() };
                 select! {
                     recv(commands) -> command => match command {
-                        Ok(command) => self.carry_out(command),
+                        Ok(command) => self.guarded(|own| own.carry_out(command)),
                         Err(_) => return,
                     },
                     // Another instance changed the stored backends, or the database is up again.
-                    recv(changes) -> _ => self.follow_store(),
-                    recv(look) -> _ => self.see_off(),
+                    recv(changes) -> _ => self.guarded(Self::follow_store),
+                    recv(look) -> _ => self.guarded(Self::see_off),
                 }
             }
         })?;
         Ok(())
+    }
+
+    /// A panic costs its own command.
+    fn guarded(&mut self, work: impl FnOnce(&mut Self)) {
+        let metrics = Arc::clone(&self.keeper.metrics);
+        if !guarded("control", &metrics, || work(self)) {
+            // A reload may have broken off. The pools, with their checks and look-ups, may be lost.
+            self.notify.ready();
+            guarded("control", &metrics, || self.follow_store());
+        }
     }
 
     fn carry_out(&mut self, command: ControlCommand) {
@@ -200,8 +211,11 @@ impl Parts {
         let stored = self.limits.backends();
         self.say_strays(config, &stored);
         let keeping = self.keeper.by(config, &stored);
-        let is_same = std::ptr::eq(config, before);
+        // After a panic there are none: all are made anew, and requests have to see them.
+        let is_same = std::ptr::eq(config, before) && !self.pools.is_empty();
         let mut running = std::mem::take(&mut self.pools);
+        #[cfg(debug_assertions)]
+        super::faults::strike("control");
         // Pools that stay unchanged, those that change, new ones, and the backends whose addresses are needed.
         let (mut kept, mut stay, mut new, mut needed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for wanted in &config.pools {

@@ -98,6 +98,7 @@ impl SharedServices {
         let policy = tls.policy(config, pool::in_force(&pools)).tracing(tracing.tracer.clone());
         let policy = Arc::new(PolicyInForce::from_pointee(policy));
         let ticked = Ticked {
+            metrics: Arc::clone(&metrics),
             limiter: Arc::clone(&limiter),
             log_limit: Arc::clone(&log_limit),
             policy: Arc::clone(&policy),

@@ -94,7 +94,7 @@ impl Control {
         self.commands.try_send(command(answer)).map_err(|_| "too many commands are waiting")?;
         outcome.recv_timeout(PATIENCE).map_err(|error| match error {
             RecvTimeoutError::Timeout => "it took too long",
-            RecvTimeoutError::Disconnected => "what carries it out has ended",
+            RecvTimeoutError::Disconnected => "it ended in a panic, a fault of Balancer",
         })
     }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{setup, turn};
 use crate::support::client::head;
-use crate::support::{Backend, Balancer, Conn, Setup, aloud, get, until};
+use crate::support::{Backend, Balancer, Conn, Setup, aloud, get, request, until};
 
 /// A series' value on the admin listener, whose connections are no loop's.
 fn value(balancer: &Balancer, series: &str) -> usize {
@@ -197,4 +197,38 @@ fn a_panic_costs_its_own_request() {
     until("nothing is left of them", || {
         (value(&balancer, "balancer_http_requests_in_flight") == 0).then_some(())
     });
+}
+
+/// Threads that no request waits for: a panic costs one turn, is counted, and the log names the thread.
+#[test]
+fn a_thread_that_panics_goes_on() {
+    let backend = Backend::named("a");
+    let check = json!({ "path": "/", "interval": "100ms", "timeout": "20s", "rise": 1, "fall": 1 });
+    let Some(mut balancer) = faulty(with_loops(1, &backend).set("health_check", check)) else { return };
+    let mut lines = 0;
+    let mut panics = 0;
+    let mut panicked = |balancer: &Balancer, thread: &str| {
+        let is_named =
+            |line: &str| line.contains("[ERROR]") && line.contains(&format!("{thread}: broken off"));
+        (lines, _) = balancer.proc.wait_err(lines, "it is named", is_named);
+        panics += 1;
+        until("it is counted", || (value(balancer, "balancer_panics_total") == panics).then_some(()));
+    };
+    for _ in 0..2 {
+        get(balancer.address, "/test/panic/ticker").expect(200);
+        panicked(&balancer, "ticker");
+    }
+    for _ in 0..2 {
+        get(balancer.address, "/test/panic/control").expect(200);
+        request(balancer.admin, "POST", "/v1/reload", &[], b"").problem(503);
+        panicked(&balancer, "control");
+        // It carries out the next one.
+        request(balancer.admin, "POST", "/v1/reload", &[], b"").expect(200);
+        get(balancer.address, "/").expect(200);
+    }
+    // And the pool is looked after.
+    drop(backend);
+    let readyz = || get(balancer.admin, "/readyz").status;
+    until("its pool is checked", || (readyz() == 503).then_some(()));
+    assert!(balancer.proc.poll().is_none(), "it still runs");
 }
