@@ -302,8 +302,7 @@ impl Shared {
         };
         let unread = body.unread();
         let client = ClientFacts {
-            version: head.version,
-            is_head: head.method == "HEAD",
+            head: &head,
             // Asked now, since the engine may have begun to stop meanwhile.
             asked_to_keep: asked_to_keep && !self.stopping.load(Ordering::SeqCst),
         };
@@ -363,9 +362,9 @@ pub(super) enum Unread {
     Something,
 }
 
-impl ClientFacts {
+impl ClientFacts<'_> {
     fn speaks_chunked(&self) -> bool {
-        self.version == Version::Http11
+        self.head.version == Version::Http11
     }
 }
 

@@ -18,11 +18,12 @@ pub mod story;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use balancer_http::headers::{self, Origin};
 use balancer_http::max_forwards::{self, MaxForwards};
-use balancer_http::message::{BodyLength, RequestHead, Version};
+use balancer_http::message::{BodyLength, Reason, RequestHead, Version};
 use balancer_importance::Importance;
 use balancer_limiter::identity::ClientKey;
 use balancer_pool::retry::Failure;
@@ -78,16 +79,45 @@ impl Admitted {
 
     /// Adds to a refusal what its route and the limiter set in it.
     fn dress(&self, answer: Answer, head: &RequestHead) -> Answer {
-        let answer = match &self.route {
-            Some(route) => route.dress(answer, self.as_asked(head)),
-            None => answer,
-        };
-        self.fields.add_to(answer)
+        dressed(answer, self.route.as_deref(), &self.fields, self.as_asked(head))
     }
 
     fn as_asked<'a>(&'a self, head: &'a RequestHead) -> RouteRequest<'a> {
         let RequestSummary { client_addr, ids, .. } = &self.summary;
         RouteRequest { head, client: *client_addr, request_id: &ids.request_id }
+    }
+}
+
+fn dressed(
+    answer: Answer,
+    route: Option<&ActiveRoute>,
+    fields: &LimitFields,
+    asked: RouteRequest<'_>,
+) -> Answer {
+    fields.add_to(match route {
+        Some(route) => route.dress(answer, asked),
+        None => answer,
+    })
+}
+
+/// What the refusal is made with that takes the place of a backend's answer, where the engine finds out late that this one is
+/// broken.
+pub struct LateRefusal {
+    route: Option<Arc<ActiveRoute>>,
+    fields: LimitFields,
+    client_addr: IpAddr,
+    request_id: String,
+}
+
+impl LateRefusal {
+    /// The 502. Its date is that of the broken answer, whose ticket goes on to count.
+    pub fn in_place_of(&self, broken: &Answer, cause: &str, head: &RequestHead) -> Answer {
+        let reject = Reject::new(Reason::BadGateway, "the backend's answer broke off").because(cause);
+        let asked = RouteRequest { head, client: self.client_addr, request_id: &self.request_id };
+        let answer = reject.answer(&self.request_id);
+        dressed(answer, self.route.as_deref(), &self.fields, asked)
+            .with("Date", broken.fields.get("Date").unwrap_or_default())
+            .with("X-Request-Id", &self.request_id)
     }
 }
 

@@ -13,7 +13,7 @@ use super::forward::{Next, OutgoingFields, Received, RetryState, Spent};
 use super::identify::Waiting;
 use super::policy::ProxyPolicy;
 use super::routes::{CheckedUsers, PasswordTicket};
-use super::{Admitted, Phase, Proxy, Reuse, UpstreamError};
+use super::{Admitted, LateRefusal, Phase, Proxy, Reuse, UpstreamError};
 use crate::error::Reject;
 use balancer_http::fields::Fields;
 use balancer_http::framing::response;
@@ -211,6 +211,17 @@ impl Story {
     /// The request's target as it goes to a backend.
     pub fn target<'a>(&'a self, head: &'a RequestHead) -> &'a str {
         self.admitted.rewritten.target.as_deref().unwrap_or(&head.target)
+    }
+
+    /// For an engine that may find out late that the answer is broken.
+    pub fn late_refusal(&self) -> LateRefusal {
+        let Admitted { summary, route, fields, .. } = &self.admitted;
+        LateRefusal {
+            route: route.clone(),
+            fields: fields.clone(),
+            client_addr: summary.client_addr,
+            request_id: summary.ids.request_id.clone(),
+        }
     }
 
     /// The request's id, for the log.

@@ -21,7 +21,7 @@ use super::body::Body;
 use crate::clock::Clock;
 use crate::engine::render;
 use crate::proxy::story::{Call, Story};
-use crate::proxy::{Phase, Reuse, UpstreamError};
+use crate::proxy::{LateRefusal, Phase, Reuse, UpstreamError};
 use balancer_http::fields::Fields;
 use balancer_http::framing::response::{self, HeadRules};
 use balancer_http::framing::write::standard_reason;
@@ -45,6 +45,8 @@ pub(super) struct BackendCaller {
 /// An answer's body, which ureq still has to read. Read to its end it gives its connection back; dropped before that it
 /// closes it.
 pub(super) struct Incoming {
+    /// For an answer that turns out to be broken before any of it was sent.
+    pub refusal: LateRefusal,
     reader: BodyReader<'static>,
     length: BodyLength,
     came: u64,
@@ -135,6 +137,7 @@ impl BackendCaller {
         };
         let answer = judged(&Response::from_parts(parts, ()), &rules)?;
         let incoming = Incoming {
+            refusal: story.late_refusal(),
             reader: body.into_reader(),
             length: answer.body_length(head.method == "HEAD"),
             came: 0,

@@ -10,10 +10,8 @@ use super::Unread;
 use super::call::Incoming;
 use super::steps::AnswerAndBody;
 use crate::engine::render::{self, Framing, LAST_CHUNK};
-use crate::error::Reject;
 use crate::proxy::exchange::{Answer, AnswerBody, DeliveryOutcome};
-use balancer_http::message::Reason;
-use balancer_http::message::{BodyLength, Version};
+use balancer_http::message::{BodyLength, RequestHead};
 
 /// What is sent in place of a chunk size when the backend broke off: no parser takes it for the end of the body.
 const BROKEN_CHUNK: &[u8] = b"upstream broke off\r\n";
@@ -21,23 +19,12 @@ const BROKEN_CHUNK: &[u8] = b"upstream broke off\r\n";
 const MAX_HTTP10_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes of one read from a backend.
 const COPY_BYTES: usize = 64 * 1024;
-/// Fields of an answer that we add to every one, in the forms that `rate_limit.headers` can ask for.
-const OURS: [&str; 7] = [
-    "Date",
-    "X-Request-Id",
-    "RateLimit-Policy",
-    "RateLimit",
-    "X-RateLimit-Limit",
-    "X-RateLimit-Remaining",
-    "X-RateLimit-Reset",
-];
 const NO_BODY: &str = "the backend's answer has no body to read";
 
 /// What an answer's delivery has to know of its request.
 #[derive(Clone, Copy)]
-pub(super) struct ClientFacts {
-    pub version: Version,
-    pub is_head: bool,
+pub(super) struct ClientFacts<'a> {
+    pub head: &'a RequestHead,
     pub asked_to_keep: bool,
 }
 
@@ -45,14 +32,16 @@ pub(super) struct ClientFacts {
 pub(super) fn deliver(
     request: Request,
     (mut answer, mut incoming): AnswerAndBody,
-    client: ClientFacts,
+    client: ClientFacts<'_>,
     unread: Unread,
     response_buffer_bytes: usize,
 ) {
     let ticket = answer.ticket.take();
     let broken = make_whole(&mut answer, &mut incoming, client, response_buffer_bytes).err();
-    if let Some(cause) = &broken {
-        answer = broken_before_the_head(answer, cause);
+    if let Some(cause) = &broken
+        && let Some(source) = incoming.take()
+    {
+        answer = source.refusal.in_place_of(&answer, cause, client.head);
     }
     let (sent, delivery) = if unread == Unread::Something {
         respond_first(request, answer, incoming)
@@ -66,24 +55,11 @@ pub(super) fn deliver(
     }
 }
 
-/// A 502 in place of an answer that turned out broken, with the fields that are ours.
-fn broken_before_the_head(broken: Answer, cause: &str) -> Answer {
-    let id = broken.fields.get("X-Request-Id").map(|id| String::from_utf8_lossy(id).into_owned());
-    let reject = Reject::new(Reason::BadGateway, "the backend's answer broke off").because(cause);
-    let mut answer = reject.answer(id.as_deref().unwrap_or(""));
-    for name in OURS {
-        if let Some(value) = broken.fields.get(name) {
-            answer.fields.push(name, value);
-        }
-    }
-    answer
-}
-
 /// Reads a body whole where the client could not see a break otherwise.
 fn make_whole(
     answer: &mut Answer,
     incoming: &mut Option<Incoming>,
-    client: ClientFacts,
+    client: ClientFacts<'_>,
     response_buffer_bytes: usize,
 ) -> Result<(), String> {
     let AnswerBody::Relayed(length) = answer.body else { return Ok(()) };
@@ -93,12 +69,12 @@ fn make_whole(
         _ if client.speaks_chunked() => return Ok(()),
         _ => MAX_HTTP10_BYTES,
     };
-    answer.body = AnswerBody::Bytes(read_whole(incoming.take(), bound)?);
+    answer.body = AnswerBody::Bytes(read_whole(incoming.as_mut(), bound)?);
     Ok(())
 }
 
-fn read_whole(incoming: Option<Incoming>, bound: usize) -> Result<Vec<u8>, String> {
-    let mut incoming = incoming.ok_or(NO_BODY)?;
+fn read_whole(incoming: Option<&mut Incoming>, bound: usize) -> Result<Vec<u8>, String> {
+    let incoming = incoming.ok_or(NO_BODY)?;
     let mut whole = Vec::new();
     let mut buffer = vec![0; COPY_BYTES];
     loop {
@@ -110,13 +86,13 @@ fn read_whole(incoming: Option<Incoming>, bound: usize) -> Result<Vec<u8>, Strin
     }
 }
 
-/// Answers a client that has not sent its whole body. Taking the request apart would wait for the rest, so the crate's
-/// own `respond` is used, which answers first. Nearly all answers here are refusals, since ureq sends a body to its end
-/// before it looks for the answer.
-fn respond_first(request: Request, answer: Answer, incoming: Option<Incoming>) -> (u64, DeliveryOutcome) {
+/// Answers a client that has not sent its whole body. Taking the request apart would wait for the rest, so the crate's own
+/// `respond` is used, which answers first. Nearly all answers here are refusals, since ureq sends a body to its end before it
+/// looks for the answer.
+fn respond_first(request: Request, answer: Answer, mut incoming: Option<Incoming>) -> (u64, DeliveryOutcome) {
     let body = match answer.body {
         AnswerBody::Bytes(bytes) => bytes,
-        AnswerBody::Relayed(_) => match read_whole(incoming, MAX_HTTP10_BYTES) {
+        AnswerBody::Relayed(_) => match read_whole(incoming.as_mut(), MAX_HTTP10_BYTES) {
             Ok(bytes) => bytes,
             Err(cause) => return (0, DeliveryOutcome::BackendBroke(cause)),
         },
@@ -140,15 +116,15 @@ fn write(
     writer: &mut dyn Write,
     answer: Answer,
     incoming: Option<Incoming>,
-    client: ClientFacts,
+    client: ClientFacts<'_>,
 ) -> (u64, DeliveryOutcome) {
-    let mut framing = render::framing(&answer, client.version, client.is_head);
+    let mut framing = render::framing(&answer, client.head.version, client.head.method == "HEAD");
     if let (AnswerBody::Relayed(_), Framing::Length(_), true) =
         (&answer.body, framing, client.speaks_chunked())
     {
         framing = Framing::Chunked;
     }
-    let persistence = render::persistence(&answer, framing, client.version, client.asked_to_keep);
+    let persistence = render::persistence(&answer, framing, client.head.version, client.asked_to_keep);
     let mut out = Vec::with_capacity(1024);
     render::head(&mut out, &answer, framing, persistence);
     match answer.body {
@@ -212,24 +188,4 @@ fn copy(writer: &mut dyn Write, incoming: Option<Incoming>, chunked: bool) -> (u
 fn flush(writer: &mut dyn Write, bytes: &[u8]) -> io::Result<()> {
     writer.write_all(bytes)?;
     writer.flush()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_502_in_place_of_a_broken_answer_keeps_our_fields_in_either_form() {
-        let mut broken = Answer::new(200, Vec::new());
-        for name in OURS {
-            broken.fields.push(name, b"of ours");
-        }
-        broken.fields.push("Content-Type", b"of the backend");
-        let answer = broken_before_the_head(broken, "cut");
-        assert_eq!(answer.status, 502);
-        for name in ["RateLimit", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"] {
-            assert_eq!(answer.fields.get(name), Some(&b"of ours"[..]), "{name}");
-        }
-        assert_ne!(answer.fields.get("Content-Type"), Some(&b"of the backend"[..]));
-    }
 }

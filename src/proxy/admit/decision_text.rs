@@ -61,7 +61,7 @@ type Names<'a> = SmallVec<[(&'a BucketSpec, bool); MAX_ASKED]>;
 type Standings<'a> = SmallVec<[Standing<'a>; MAX_ASKED]>;
 
 /// The fields that the limiter adds to an answer, whether a backend's or our own.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(in crate::proxy) struct LimitFields {
     told: RateLimitFields,
     headers: RateLimitHeaders,

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use super::*;
 use crate::config;
 use crate::proxy::policy::ProxyPolicy;
+use balancer_limiter::limit::Limit;
+use balancer_limiter::terms::Terms;
 
 /// With those routes and one backend, or none; the folder has `users`: `alice:wonderland`.
 fn routed(backends: u16, routes: &str) -> (Fixture, tempfile::TempDir) {
@@ -122,4 +124,39 @@ fn a_route_has_its_own_target_time_and_bound() {
     let mut chunked = request("POST /in HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
     let answer = answered(fixture.begin_as(&mut chunked, |asked| asked.body_bytes = 6));
     assert_eq!(fixture.settle(answer).status, 413);
+}
+
+#[test]
+fn a_refusal_in_place_of_a_broken_answer_is_dressed_like_any_other() {
+    let set = r#"{"X-Of-Route": "$request_id", "Cache-Control": "public"}"#;
+    let routes = format!(r#"[{{"path": "/", "pool": "default", "set_response_headers": {set}}}]"#);
+    let (fixture, _folder) = routed(1, &routes);
+    let mut policy = ProxyPolicy::clone(&fixture.proxy.accounts.policy.load());
+    policy.headers = config::RateLimitHeaders::Both;
+    fixture.proxy.accounts.policy.store(Arc::new(policy));
+    let limit = Terms::of_numbers(Limit::parse("9/s burst 9").expect("a limit"));
+    fixture.proxy.admit.limits.set_default(Some(limit));
+    let mut head = get();
+    let (story, _) = fixture.sent(&mut head);
+    let (id, refusal) = (story.request_id().to_owned(), story.late_refusal());
+    let theirs = "200 OK\r\nContent-Length: 9\r\nContent-Type: a/b\r\nRateLimit: \"theirs\";r=1";
+    let broken = answered(story.on(Event::Head(super::head(theirs)), &head, true));
+    let answer = refusal.in_place_of(&broken, "cut", &head);
+    assert_eq!((answer.status, answer.cause.as_deref()), (502, Some("cut")));
+    let all = |name| answer.fields.all(name).map(String::from_utf8_lossy).collect::<Vec<_>>();
+    for (name, value) in [
+        ("X-Of-Route", &*id),
+        ("X-Request-Id", &*id),
+        ("Cache-Control", "no-store"),
+        ("Content-Type", "application/problem+json"),
+        ("RateLimit-Policy", "\"default\";q=9;w=1"),
+        ("RateLimit", "\"default\";r=8;t=1"),
+        ("X-RateLimit-Limit", "9"),
+        ("X-RateLimit-Remaining", "8"),
+        ("X-RateLimit-Reset", "1"),
+    ] {
+        assert_eq!(all(name), [value], "{name}");
+    }
+    assert_eq!(answer.fields.get("Date"), broken.fields.get("Date"));
+    assert_eq!(fixture.settle(broken).status, 200);
 }

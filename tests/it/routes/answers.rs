@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{routed, setup};
-use crate::support::backend::refusing;
+use crate::support::backend::{Then, refusing};
 use crate::support::engine::each_engine;
 use crate::support::{Backend, Conn, Engine, request};
 
@@ -11,6 +11,7 @@ each_engine! {
     clients_are_sent_elsewhere,
     an_answer_can_be_fixed,
     refusals_have_a_page_for_browsers,
+    an_answer_that_breaks_off_at_once_has_a_page_for_browsers,
     fields_of_answers_are_set_and_taken_out,
     no_cache_keeps_a_refusal,
     a_route_without_backends_says_so,
@@ -107,6 +108,27 @@ fn refusals_have_a_page_for_browsers(engine: Engine) {
     }
     // Where the route has no page for it, and where there is no route.
     ask("/", BROWSER).problem(502);
+}
+
+/// Where a backend's answer breaks off before any of it was sent, ours takes its place. The loops send what they have.
+fn an_answer_that_breaks_off_at_once_has_a_page_for_browsers(engine: Engine) {
+    if engine == Engine::Epoll {
+        return;
+    }
+    let backend = Backend::saying("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc", Then::Close);
+    let routes = json!([{ "path": "/a", "pool": "default", "errors": { "502": "sorry.html" },
+        "set_response_headers": { "X-Of": "a", "Cache-Control": "public" } }]);
+    let setup = setup(engine, &backend, routes);
+    std::fs::write(setup.folder().join("sorry.html"), "<h1>Sorry</h1>").expect("written");
+    let balancer = setup.start();
+    let ask = |accept| request(balancer.address, "GET", "/a", &[("Accept", accept)], b"");
+    let page = ask("text/html").expect(502);
+    assert_eq!((page.text().as_str(), page.field("vary")), ("<h1>Sorry</h1>", Some("Accept")));
+    let problem = ask("application/json");
+    problem.problem(502);
+    for answer in [page, problem] {
+        assert_eq!((answer.all("x-of"), answer.all("cache-control")), (vec!["a"], vec!["no-store"]));
+    }
 }
 
 fn fields_of_answers_are_set_and_taken_out(engine: Engine) {
