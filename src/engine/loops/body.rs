@@ -1,6 +1,6 @@
 //! Requests' bodies: small ones are read before the service is asked, large ones stream to the backend as they come.
 
-use super::conn::Conn;
+use super::conn::{Client, Conn, Stage};
 use super::exchange::{Doing, Exchange, Upload};
 use super::keys::BackSlot;
 use super::lane::LaneJob;
@@ -143,6 +143,17 @@ impl Loop {
     /// Takes the bytes of a call's body off the loop's count.
     pub(super) fn ungather(&mut self, exchange: &Exchange) {
         self.gathered = self.gathered.saturating_sub(exchange.upload.body.len());
+    }
+
+    /// Counts anew what calls have gathered, after a panic has taken one of them.
+    pub(super) fn count_gathered(&mut self) {
+        let bytes = |client: &Box<Client>| match &client.stage {
+            Stage::Busy(exchange) if matches!(exchange.doing, Doing::Gathering(_)) => {
+                exchange.upload.body.len()
+            }
+            _ => 0,
+        };
+        self.gathered = self.clients.values().flatten().map(bytes).sum();
     }
 
     fn hand_over(

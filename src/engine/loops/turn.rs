@@ -360,6 +360,7 @@ impl Loop {
                 let orphans = self.backs.by_key.iter().filter(|(_, back)| back.client == Some(key));
                 let orphans: Vec<_> = orphans.map(|(back, _)| back).collect();
                 orphans.into_iter().for_each(|back| self.backs.close(back));
+                self.count_gathered();
             }
         }
     }

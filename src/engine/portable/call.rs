@@ -45,7 +45,7 @@ pub(super) struct BackendCaller {
 /// An answer's body, which ureq still has to read. Read to its end it gives its connection back; dropped before that it
 /// closes it.
 pub(super) struct Incoming {
-    /// For an answer that turns out to be broken before any of it was sent.
+    /// In place of an answer that turns out to be broken before any of it was sent.
     pub refusal: LateRefusal,
     reader: BodyReader<'static>,
     length: BodyLength,
@@ -147,9 +147,7 @@ impl BackendCaller {
         };
         Ok((answer, incoming))
     }
-}
 
-impl BackendCaller {
     fn run(
         &self,
         request: Request<SendBody<'_>>,
@@ -191,12 +189,10 @@ impl Incoming {
 
     fn broke(&self, error: &io::Error) -> String {
         match (error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()), self.length) {
-            (Some(Error::Timeout(Timeout::PerRead)), _) => {
-                let silence = self.silence;
-                format!(
-                    "the backend was silent for {silence:?} in the middle of its answer (upstream.read_timeout)"
-                )
-            }
+            (Some(Error::Timeout(Timeout::PerRead)), _) => format!(
+                "the backend was silent for {:?} in the middle of its answer (upstream.read_timeout)",
+                self.silence
+            ),
             (Some(Error::Timeout(_)), _) => LATE.to_owned(),
             (None, BodyLength::Known(bytes)) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 format!("closed after {} of {bytes} bytes of the body", self.came)
@@ -378,8 +374,8 @@ mod tests {
             let length = judged.as_ref().map(|head| head.body_length(false)).map_err(|error| error.phase);
             assert_eq!(length, expected.ok_or(Phase::Malformed), "{version:?} {status} {fields:?}");
         }
-        let head = judged(&answer(Version::HTTP_11, 207, &[("x", "1"), ("x", "2")]), &HeadRules::SHIPPED);
-        let head = head.unwrap();
+        let doubled = answer(Version::HTTP_11, 207, &[("x", "1"), ("x", "2")]);
+        let head = judged(&doubled, &HeadRules::SHIPPED).unwrap();
         assert_eq!(head.reason, b"Multi-Status");
         assert_eq!(head.fields.all("X").collect::<Vec<_>>(), [b"1", b"2"]);
     }
