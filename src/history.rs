@@ -2,9 +2,9 @@
 //! and the moments that explain it. A thread that calls [`History::tick`] reads it from the counters, so that requests
 //! pay nothing for it.
 //!
-//! Its memory is bounded: a number takes 4 bytes, so a backend 9 × 360 × 4 = 13 KB, a pool 20 KB, all requests together
-//! 23 KB. Beside that the counters are kept as they were at two moments, 1.1 KB a backend, whether it has a history or
-//! not. With [`MAX_POOLS`] pools and [`MAX_BACKENDS`] backends it is 9 MB, with 21 backends in one pool 0.3 MB.
+//! Its memory is bounded: a number takes 4 bytes, so a backend 9 × 360 × 4 = 13 KB, a pool 20 KB, all requests together 23 KB.
+//! Beside that the counters are kept as they were at two moments, 1.1 KB a backend, whether it has a history or not. With
+//! 257 pools, the most that can be configured, and [`MAX_BACKENDS`] backends it is 9 MB, with 21 backends in one pool 0.3 MB.
 
 mod marks;
 mod reading;
@@ -25,9 +25,6 @@ pub use ring::{STEP_S, STEPS};
 use marks::Marks;
 use reading::{AnswerCounts, CounterReading, PoolReading, grown};
 use ring::Ring;
-
-/// Most pools that have a history of their own: as many as can be configured.
-pub const MAX_POOLS: usize = 256;
 
 /// Most backends that have a history of their own. Others get one as soon as one of these is removed.
 pub const MAX_BACKENDS: usize = 256;
@@ -235,7 +232,7 @@ impl Kept {
                 ring.push(step, &columns(&own.within(seconds)));
             }
         }
-        for (name, pool) in reading.pools.iter().take(MAX_POOLS) {
+        for (name, pool) in &reading.pools {
             let own = of_pools.remove(name.as_str()).unwrap_or_default();
             let mut row = columns(&own.within(seconds));
             let before = before(name);

@@ -113,6 +113,17 @@ fn a_backend_that_is_gone_leaves_nothing_and_there_are_not_too_many() {
 }
 
 #[test]
+fn each_pool_that_can_be_configured_has_a_history() {
+    let metrics = Metrics::new();
+    let history = History::new(Arc::clone(&metrics), 0);
+    metrics.pool("default");
+    (0..256).for_each(|number| drop(metrics.pool(&format!("p{number:03}"))));
+    tick(&history, 1, 11);
+    let kept = history.kept.lock();
+    assert!(kept.pools.len() == 257 && kept.pools.contains_key("p255"), "{}", kept.pools.len());
+}
+
+#[test]
 fn a_pool_that_is_gone_takes_no_refusals_of_another_into_its_step() {
     let metrics = Metrics::new();
     let history = History::new(Arc::clone(&metrics), 0);

@@ -6,7 +6,7 @@ use crate::config::PoolConfig;
 use crate::declare::{Section, Shape, Spec};
 use balancer_pool::backends::DEFAULT_POOL;
 
-/// Most pools.
+/// Most pools beside the default one.
 const MAX_POOLS: usize = 256;
 
 /// What a pool takes over from the top, key by key.
