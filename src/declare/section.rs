@@ -66,6 +66,15 @@ impl<'r> Section<'r> {
         }
     }
 
+    /// The same for an element of a list.
+    pub(super) fn fault_of_element(&mut self, name: &str, index: usize, text: String) {
+        let place = format!("{name}[{index}]");
+        if !self.is_said(&place) {
+            let (origin, path) = (self.origin_at(&place), self.report.element(&self.path_of(name), index));
+            self.report.fault(origin, path, text);
+        }
+    }
+
     /// Reports a fault of a member of an object whose member names the user chooses.
     pub fn fault_of(&mut self, name: &str, member: &Member, text: impl Into<String>) {
         let path = self.report.below(&self.path_of(name), &member.name);
@@ -318,7 +327,10 @@ impl<'r> Section<'r> {
 
 /// Reads a value. A variable's text counts as JSON if the key takes that, else as plain text; a JSON text in quotes is
 /// never taken as plain text. The node in the error is the reading that was refused.
-fn interpret<T>(node: Node, parse: &impl Fn(&Node) -> Parsed<T>) -> Result<T, (Node, Option<String>)> {
+pub(super) fn interpret<T>(
+    node: Node,
+    parse: &impl Fn(&Node) -> Parsed<T>,
+) -> Result<T, (Node, Option<String>)> {
     let Value::Raw(text) = &node.value else {
         let node = node.settled();
         return parse(&node).map_err(|why| (node, why));

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::duration::parse_duration;
 use super::fault::{Parsed, did_you_mean};
-use super::section::Section;
+use super::section::{Section, interpret};
 use super::spec::{Form, Shape, Spec};
 use super::tree::{Node, Value};
 use balancer_limiter::limit::Rate;
@@ -207,20 +207,20 @@ impl Section<'_> {
         let several = given.len() > 1 || !single;
         let mut values = Vec::with_capacity(given.len());
         for (index, element) in given.into_iter().enumerate() {
-            // A variable that sets one element may give it with or without quotes.
-            let quoted = element.raw_as_json().filter(|json| matches!(json.value, Value::Text(_)));
-            let element = quoted.unwrap_or(element);
-            let parsed = match &element.value {
-                Value::Text(text) | Value::Raw(text) => parse(text),
+            let parsed = interpret(element, &|node| match &node.value {
+                Value::Text(text) => parse(text),
                 _ => Err(None),
-            };
+            });
             match parsed {
                 Ok(value) => values.push(value),
-                Err(why) => {
+                Err((element, why)) => {
                     let found = || format!("must be {}; found {}", of.words, element.describe(!spec.secret));
-                    let place =
-                        if several { format!("{}[{index}]", spec.name) } else { spec.name.to_owned() };
-                    self.fault(&place, why.unwrap_or_else(found));
+                    let text = why.unwrap_or_else(found);
+                    if several {
+                        self.fault_of_element(spec.name, index, text);
+                    } else {
+                        self.fault(spec.name, text);
+                    }
                 }
             }
         }

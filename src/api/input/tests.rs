@@ -3,7 +3,7 @@ use std::sync::LazyLock;
 use super::super::faults::MAX_FAULTS;
 use super::super::tests::bench::Bench;
 use super::*;
-use crate::declare::{Form, OPTIONAL, Spec, owned};
+use crate::declare::{Form, OPTIONAL, Shape, Spec, owned};
 use proptest::prelude::*;
 
 /// Pointers of the faults that a create with this body is refused for.
@@ -219,4 +219,19 @@ proptest! {
     fn no_query_panics(query in "[%+&=a-z0-9é]{0,40}") {
         let _ = read_query(Some(&query), |query| query.text(&ID, owned));
     }
+}
+
+#[test]
+fn a_body_may_have_a_list_of_texts() {
+    let shape = Shape::List { of: Form::text("a name"), max: 3, single: true };
+    let names = |body: &str| {
+        read(body.as_bytes().to_vec(), |body| {
+            Some(body.list(&Spec::new("names", shape.clone(), "[]", ""), owned))
+        })
+    };
+    assert_eq!(names(r#"{"names": ["a", "b"]}"#).unwrap(), ["a", "b"]);
+    assert_eq!(names(r#"{"names": "a"}"#).unwrap(), ["a"]);
+    let refused = names(r#"{"names": ["a", 5]}"#).unwrap_err();
+    let [fault] = &*refused.errors else { panic!("{:?}", refused.errors) };
+    assert_eq!((&*fault.pointer, &*fault.detail), ("/names/1", "must be a name; found 5"));
 }

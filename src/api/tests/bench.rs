@@ -15,7 +15,7 @@ use crate::api::tests::owned::head;
 use crate::api::*;
 use crate::budget::SharedBudget;
 use crate::clock::Clock;
-use crate::config::{self, Config, Database, DatabaseUrl, Secret};
+use crate::config::{self, CacheConfig, Config, Database, DatabaseUrl, Secret};
 use crate::history::History;
 use crate::metrics::Metrics;
 use crate::proxy::exchange::RequestBody;
@@ -163,16 +163,16 @@ impl Bench {
         let clock = Clock::real();
         let (metrics, limiter) = (Metrics::new(), Arc::new(Limiter::new(1_000)));
         // A store in memory answers in the end, however busy the machine is.
-        let timeout = if matches!(url, DatabaseUrl::Memory) {
-            Duration::from_secs(60)
-        } else {
-            config.database.timeout
+        let (timeout, load_timeout) = match url {
+            DatabaseUrl::Memory => (Duration::from_secs(60), Duration::from_secs(60)),
+            _ => (config.database.timeout, config.cache.load_timeout),
         };
         let database = Database { url, pool_size: 1, timeout, ..config.database.clone() };
+        let cache = CacheConfig { load_timeout, ..config.cache.clone() };
         let sources = Sources {
             database: &database,
             audit: config.audit,
-            cache: &config.cache,
+            cache: &cache,
             rate_limit: &config.rate_limit,
         };
         let limits =
