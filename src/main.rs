@@ -50,7 +50,7 @@ fn run(options: &Options, env: &[(OsString, OsString)]) -> ExitCode {
     let source = app::ConfigSource { options: options.clone(), env: env.to_vec() };
     match app::run(loaded.config, source) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => fail(failure.exit_code, &failure),
+        Err(failure) => fail(1, &failure),
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) fn take_part(
         channel,
         shown: Arc::clone(&shared.budget),
         address: *address,
-        clock: shared.clock.clone(),
+        clock: shared.keeper.clock.clone(),
     };
     Carrier::start(parts).map(Some).map_err(failed("a thread can't be started"))
 }

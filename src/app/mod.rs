@@ -59,18 +59,13 @@ const ADMIN_WORKERS: usize = 2;
 /// How long the last access log lines may take to be written.
 const LOG_FLUSH: Duration = Duration::from_secs(2);
 
-/// Why the process could not start or did not end well.
+/// Why the process could not start or did not end well: a sentence for the operator.
 #[derive(Debug)]
-pub struct StartFailure {
-    /// The exit code of the process.
-    pub exit_code: u8,
-    /// A sentence for the operator.
-    pub text: String,
-}
+pub struct StartFailure(String);
 
 impl fmt::Display for StartFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(&self.0)
     }
 }
 
@@ -79,7 +74,7 @@ impl std::error::Error for StartFailure {}
 impl StartFailure {
     /// A failure that a check of the configuration could not find.
     fn new(text: impl Into<String>) -> Self {
-        Self { exit_code: 1, text: text.into() }
+        Self(text.into())
     }
 }
 

@@ -35,8 +35,6 @@ use balancer_limiter::limiter::Limiter;
 
 /// See the module.
 pub(super) struct SharedServices {
-    pub clock: Clock,
-    pub metrics: Arc<Metrics>,
     pub history: Arc<History>,
     pub access_log: Arc<AccessLogWriter>,
     pub log_limit: Arc<LogLimit>,
@@ -52,7 +50,6 @@ pub(super) struct SharedServices {
     /// Set once the public engine has started.
     pub frontend: Arc<OnceLock<Arc<RunningEngine>>>,
     pub ticker: Ticker,
-    pub tls: Tls,
     pub tracing: Tracing,
 }
 
@@ -98,14 +95,14 @@ impl SharedServices {
         let policy = tls.policy(config, pool::in_force(&pools)).tracing(tracing.tracer.clone());
         let policy = Arc::new(PolicyInForce::from_pointee(policy));
         let ticked = Ticked {
-            metrics: Arc::clone(&metrics),
+            metrics,
             limiter: Arc::clone(&limiter),
             log_limit: Arc::clone(&log_limit),
             policy: Arc::clone(&policy),
             history: Arc::clone(&history),
             tls: tls.clone(),
         };
-        let ticker = Ticker::start(ticked, clock.clone()).map_err(failed("a thread can't be started"))?;
+        let ticker = Ticker::start(ticked, clock).map_err(failed("a thread can't be started"))?;
         let health = Arc::new(ProcessHealth {
             policy: Arc::clone(&policy),
             limits: Arc::clone(&limits),
@@ -113,8 +110,6 @@ impl SharedServices {
             lone_peer: Arc::default(),
         });
         Ok(Self {
-            clock,
-            metrics,
             history,
             access_log,
             log_limit,
@@ -128,7 +123,6 @@ impl SharedServices {
             keeper,
             frontend: Arc::default(),
             ticker,
-            tls: tls.clone(),
             tracing,
         })
     }
@@ -141,29 +135,30 @@ impl SharedServices {
 
     /// The proxy, for requests that are not for our own API.
     pub fn proxy(&self, config: &Config) -> Arc<Proxy> {
+        let Keeper { metrics, clock, .. } = &self.keeper;
         let frees_workers = RunningEngine::frees_workers(config.frontend.engine);
         Arc::new(Proxy {
             admit: Admit {
                 limits: Arc::clone(&self.limits),
                 limiter: Arc::clone(&self.limiter),
                 heavy_hitters: Arc::clone(&self.heavy_hitters),
-                metrics: Arc::clone(&self.metrics),
+                metrics: Arc::clone(metrics),
                 lone_peer: Arc::clone(&self.health.lone_peer),
                 route_seats: Arc::default(),
             },
-            passwords: PasswordLane::new(self.clock.clone()),
+            passwords: PasswordLane::new(clock.clone()),
             forward: Forward {
                 frees_workers,
                 // Where a request in line holds a worker, such requests may hold at most half of the workers.
                 most_waiting: if frees_workers { usize::MAX } else { config.frontend.workers() / 2 },
                 client_hash: RandomState::new(),
                 waiting: Arc::default(),
-                clock: self.clock.clone(),
+                clock: clock.clone(),
             },
             accounts: Arc::new(Accounts {
                 journal: Arc::clone(&self.access_log) as Arc<_>,
-                metrics: Arc::clone(&self.metrics),
-                clock: self.clock.clone(),
+                metrics: Arc::clone(metrics),
+                clock: clock.clone(),
                 log_limit: Arc::clone(&self.log_limit),
                 policy: Arc::clone(&self.policy),
             }),
@@ -174,31 +169,32 @@ impl SharedServices {
 
     /// Our own API.
     pub fn api(&self, config: &Config, instance: &str, control: &Arc<Control>) -> Arc<AdminApi> {
+        let Keeper { metrics, clock, tls, .. } = &self.keeper;
         let series = Gathered {
-            metrics: Arc::clone(&self.metrics),
+            metrics: Arc::clone(metrics),
             policy: Arc::clone(&self.policy),
             limiter: Arc::clone(&self.limiter),
             limits: Arc::clone(&self.limits),
             budget: Arc::clone(&self.budget),
             frontend: Arc::clone(&self.frontend),
-            tls: self.tls.front.clone(),
-            started: self.clock.wall(),
+            tls: tls.front.clone(),
+            started: clock.wall(),
         };
         let frontend = Arc::clone(&self.frontend);
         let live = Live {
             instance: instance.to_owned(),
-            started_at: self.clock.now(),
+            started_at: clock.now(),
             health: Arc::clone(&self.health),
-            metrics: Arc::clone(&self.metrics),
+            metrics: Arc::clone(metrics),
             limiter: Arc::clone(&self.limiter),
             limits: Arc::clone(&self.limits),
             budget: Arc::clone(&self.budget),
             heavy_hitters: Arc::clone(&self.heavy_hitters),
             policy: Arc::clone(&self.policy),
-            tls: self.tls.front.clone(),
+            tls: tls.front.clone(),
             history: Arc::clone(&self.history),
             loops_stuck: Box::new(move || frontend.get().map_or(0, |frontend| frontend.load().loops_stuck)),
-            clock: self.clock.clone(),
+            clock: clock.clone(),
         };
         let parts = ApiParts {
             limits: Arc::clone(&self.limits),

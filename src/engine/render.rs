@@ -4,7 +4,7 @@ use crate::proxy::exchange::{Answer, AnswerBody};
 use balancer_http::framing::write::{self, AnswerLines, BodyShape};
 use balancer_http::message::Version;
 
-pub use balancer_http::framing::write::{Framing, LAST_CHUNK, Persistence, chunk, field};
+pub use balancer_http::framing::write::{Framing, LAST_CHUNK, Persistence, chunk, chunk_size, field};
 
 /// How an answer's body is framed for a client of that version. `is_head`: it answers a HEAD request.
 pub fn framing(answer: &Answer, version: Version, is_head: bool) -> Framing {

@@ -60,12 +60,6 @@ impl BodyFault {
 pub trait RequestBody {
     /// Reads the next bytes, waiting for them; 0 is the end. Errors are [`BodyFault`]s.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
-
-    /// The whole body when it lies in memory; such a body can be sent again. Reading does not change it.
-    fn buffered(&self) -> Option<&[u8]>;
-
-    /// Whether [`RequestBody::read`] has taken any byte that can't be had again.
-    fn consumed(&self) -> bool;
 }
 
 /// A request for a thread that may block: a call of the API. The answer is the service's return value, so none can be

@@ -121,15 +121,15 @@ impl Forward {
         }
     }
 
-    /// Picks an endpoint. For another attempt after a failed one, the retry budget must have room.
+    /// Picks an endpoint, as [`Forward::seek`] does. For another attempt after a failed one, the retry budget must have room.
     fn next(
         &self,
         state: &mut RetryState,
         preferred: &[&[u8]],
         may_wait: bool,
-    ) -> Result<(Lease, Reuse), Unsent> {
+    ) -> Result<Option<(Lease, Reuse)>, Unsent> {
         let found = self.seek(state, preferred, may_wait)?;
-        if state.charge() { Ok(found) } else { Err(Unsent::OverBudget) }
+        if found.is_none() || state.charge() { Ok(found) } else { Err(Unsent::OverBudget) }
     }
 
     /// The end of a request that waited in line in vain.

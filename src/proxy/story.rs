@@ -152,7 +152,7 @@ impl Story {
                 self.go(next, head)
             }
             Stage::InLine(state) => {
-                let next = proxy.forward.step(state, head, true);
+                let next = proxy.forward.step(state, head);
                 self.go(next, head)
             }
             stage => {

@@ -60,14 +60,6 @@ impl RequestBody for Pieces {
             }
         }
     }
-
-    fn buffered(&self) -> Option<&[u8]> {
-        None
-    }
-
-    fn consumed(&self) -> bool {
-        false
-    }
 }
 
 /// An API and what it is called with.

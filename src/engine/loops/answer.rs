@@ -125,8 +125,7 @@ impl Loop {
                 }
             }
         }
-        let replayable = exchange.upload.is_replayable();
-        let step = self.guarded(exchange, |asked| story.on(Event::Head(head), asked, replayable));
+        let step = self.tell(exchange, story, Event::Head(head));
         self.take_step(conn, exchange, step, Some((key, call, (at, have))), buffers)
     }
 }

@@ -89,10 +89,7 @@ impl Loop {
                         exchange.doing = Doing::Calling(calling);
                         return Go::On;
                     }
-                    Err(error) => {
-                        let replayable = exchange.upload.is_replayable();
-                        self.guarded(exchange, |head| story.on(Event::Failed(error), head, replayable))
-                    }
+                    Err(error) => self.tell(exchange, story, Event::Failed(error)),
                 },
             };
         }
@@ -103,6 +100,11 @@ impl Loop {
         let head = &exchange.head;
         catch_unwind(AssertUnwindSafe(|| call(head)))
             .unwrap_or_else(|_| self.panicked(head, exchange.received_at))
+    }
+
+    /// Tells a story what came of its call.
+    pub(super) fn tell(&self, exchange: &Exchange, story: Box<Story>, event: Event) -> Step {
+        self.guarded(exchange, |head| story.on(event, head, !exchange.upload.is_gone))
     }
 
     /// Has a letter posted to this loop when a waiting request can go on. False: it can already.
@@ -264,8 +266,7 @@ impl Loop {
         if matches!(error.phase, Phase::RequestBody(BodyFault::ClientGone)) {
             exchange.upload.is_stopped = true;
         }
-        let replayable = exchange.upload.is_replayable();
-        let step = self.guarded(exchange, |head| story.on(Event::Failed(error), head, replayable));
+        let step = self.tell(exchange, story, Event::Failed(error));
         self.take_step(conn, exchange, step, None, buffers)
     }
 }

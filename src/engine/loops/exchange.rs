@@ -177,11 +177,6 @@ impl Upload {
     pub fn is_under_way(&self) -> bool {
         self.streams && !self.is_sent && !self.is_stopped
     }
-
-    /// Whether the request can be sent again.
-    pub fn is_replayable(&self) -> bool {
-        !self.is_gone
-    }
 }
 
 impl Delivery {

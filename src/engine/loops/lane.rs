@@ -107,12 +107,4 @@ impl RequestBody for Whole<'_> {
         self.at += count;
         Ok(count)
     }
-
-    fn buffered(&self) -> Option<&[u8]> {
-        Some(self.bytes)
-    }
-
-    fn consumed(&self) -> bool {
-        false
-    }
 }

@@ -6,7 +6,7 @@ use super::conn::{Conn, Gone};
 use super::exchange::{After, Delivery, Gather};
 use super::turn::Buffers;
 use super::wire::Got;
-use crate::engine::render::{Framing, LAST_CHUNK, Persistence};
+use crate::engine::render::{Framing, LAST_CHUNK, Persistence, chunk_size};
 
 /// Pieces of one body before others have their turn. With more, large bodies would delay small ones.
 const PIECES: usize = 1;
@@ -149,37 +149,5 @@ fn gathered(
         Err(Gone) => Pumped::Gone,
         Ok(()) if is_whole => Pumped::Done,
         Ok(()) => Pumped::Again,
-    }
-}
-
-/// Writes `SIZE CRLF` (RFC 9112 §7.1) to the end of the buffer and returns it.
-fn chunk_size(mut size: usize, buffer: &mut [u8; 18]) -> &[u8] {
-    let mut at = buffer.len() - 2;
-    buffer[at..].copy_from_slice(b"\r\n");
-    loop {
-        at -= 1;
-        buffer[at] = b"0123456789abcdef"[size & 15];
-        size >>= 4;
-        if size == 0 {
-            return &buffer[at..];
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn chunk_sizes() {
-        for (size, text) in [
-            (1, "1\r\n"),
-            (15, "f\r\n"),
-            (16, "10\r\n"),
-            (65536, "10000\r\n"),
-            (usize::MAX, "ffffffffffffffff\r\n"),
-        ] {
-            assert_eq!(chunk_size(size, &mut [0; 18]), text.as_bytes());
-        }
     }
 }

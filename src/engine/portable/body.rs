@@ -68,6 +68,16 @@ impl<'a> Body<'a> {
         self.ahead.as_ref().map_or(self.taken, |whole| whole.len() as u64)
     }
 
+    /// Whether all of it is in memory.
+    pub fn in_memory(&self) -> bool {
+        self.ahead.is_some() || self.length == BodyLength::Empty
+    }
+
+    /// Whether all of it can be sent again, or was not read yet.
+    pub fn is_replayable(&self) -> bool {
+        self.ahead.is_some() || self.taken == 0
+    }
+
     /// Lowers the bound for the rest of the body.
     pub fn bound(&mut self, max_bytes: Option<u64>) {
         self.max_bytes = max_bytes.unwrap_or(self.max_bytes).min(self.max_bytes);
@@ -145,13 +155,5 @@ impl RequestBody for Body<'_> {
         buffer[..count].copy_from_slice(&rest[..count]);
         self.taken += count as u64;
         Ok(count)
-    }
-
-    fn buffered(&self) -> Option<&[u8]> {
-        if self.length == BodyLength::Empty { Some(&[]) } else { self.ahead.as_deref() }
-    }
-
-    fn consumed(&self) -> bool {
-        self.ahead.is_none() && self.taken > 0
     }
 }

@@ -10,7 +10,7 @@ use super::Shared;
 use super::body::Body;
 use super::call::Incoming;
 use crate::error::Reject;
-use crate::proxy::exchange::{Answer, BlockingRequest, FrontendEvent, RequestBody};
+use crate::proxy::exchange::{Answer, BlockingRequest, FrontendEvent};
 use crate::proxy::story::{Event, NewRequest, Step, Story};
 use balancer_http::message::{Reason, RequestHead};
 use balancer_time::Nanos;
@@ -37,10 +37,9 @@ impl Shared {
 
     /// Does what the story asks for until it has an answer.
     fn follow(&self, head: &mut RequestHead, body: &mut Body<'_>, received_at: Nanos) -> AnswerAndBody {
-        let in_memory = body.buffered().is_some();
         let mut step = self.service.begin(NewRequest {
             head,
-            in_memory,
+            in_memory: body.in_memory(),
             body_bytes: body.came(),
             received_at,
             can_upgrade: false,
@@ -66,8 +65,7 @@ impl Shared {
                         }
                         Err(error) => Event::Failed(error),
                     };
-                    let replayable = body.buffered().is_some() || !body.consumed();
-                    story.on(event, head, replayable)
+                    story.on(event, head, body.is_replayable())
                 }
             };
         }

@@ -23,24 +23,20 @@ pub(super) enum Unsent {
     Refused(QueueRefusal),
     /// All were full until `upstream.request_timeout` was over.
     Deadline,
-    /// All are full, and this request can't wait.
-    Full,
     /// It would be sent again, and the retry budget has no room.
     OverBudget,
-    /// It waits in line; its retry state holds the place.
-    Waits,
 }
 
 impl Forward {
-    /// Picks an endpoint, or takes a place in line. No request overtakes the line: one that is sent again after a
-    /// failure joins it, too, in front of what its client sent later. Only a request that can't wait (`may_wait`) tries
-    /// without regard to the line.
+    /// Picks an endpoint. `None`: all are full, and it has taken a place in line, which its retry state holds, if it may. No request overtakes the line: one that is sent again after a failure joins
+    /// it, too, in front of what its client sent later. Only a request that can't wait (`may_wait`) tries without regard to the
+    /// line.
     pub(super) fn seek(
         &self,
         state: &mut RetryState,
         preferred: &[&[u8]],
         may_wait: bool,
-    ) -> Result<(Lease, Reuse), Unsent> {
+    ) -> Result<Option<(Lease, Reuse)>, Unsent> {
         let queue = state.pool.backends.queue();
         if state.wait.is_none() && (queue.is_empty() || !may_wait) {
             match state.pick(preferred) {
@@ -48,14 +44,14 @@ impl Forward {
                     if lease.is_of_few() && state.snapshot.policy().queue.order == QueueOrder::Fair {
                         lease.came_by(queue.went_straight(self.who(state)), state.now);
                     }
-                    return Ok((lease, reuse));
+                    return Ok(Some((lease, reuse)));
                 }
                 Err(Unavailable::Nobody) => return Err(Unsent::Nobody),
                 Err(Unavailable::Full) => {}
             }
         }
         if !may_wait {
-            return Err(Unsent::Full);
+            return Ok(None);
         }
         let mut wait = match state.wait.take() {
             Some(wait) => wait,
@@ -68,7 +64,7 @@ impl Forward {
                 LineStanding::Refused(why) => return Err(Unsent::Refused(why.into())),
                 LineStanding::Asleep => {
                     state.wait = Some(wait);
-                    return Err(Unsent::Waits);
+                    return Ok(None);
                 }
             }
             state.now = self.clock.now();
@@ -80,7 +76,7 @@ impl Forward {
             match state.pick(preferred) {
                 Ok((mut lease, reuse)) => {
                     lease.came_by(wait.place.leave(lease.is_probe()), state.now);
-                    return Ok((lease, reuse));
+                    return Ok(Some((lease, reuse)));
                 }
                 Err(Unavailable::Nobody) => return Err(Unsent::Nobody),
                 Err(Unavailable::Full) if state.now >= wait.until => return Err(wait.too_late()),

@@ -23,26 +23,26 @@ pub(super) fn unsent(why: Unsent, state: RetryState) -> NoAnswer {
     let before = match failed_attempt {
         Some(FailedAttempt { error: Some(error), at, .. }) => match why {
             // Why the attempt failed says more than why it could not be sent again.
-            Unsent::Nobody | Unsent::Refused(QueueRefusal::Full) | Unsent::Full | Unsent::OverBudget => {
+            Unsent::Nobody | Unsent::Refused(QueueRefusal::Full) | Unsent::OverBudget => {
                 return failed(&error, &at, spent);
             }
-            Unsent::Refused(_) | Unsent::Deadline | Unsent::Waits => {
+            Unsent::Refused(_) | Unsent::Deadline => {
                 format!(", after backend {} failed: {}", at.group.title, error.cause)
             }
         },
         _ => String::new(),
     };
     let (reason, detail, cause) = match why {
-        Unsent::Nobody => (Reason::Unavailable, "no backend is healthy at the moment", "no healthy backend"),
+        // Over budget is only what was sent before, which has its answer above.
+        Unsent::Nobody | Unsent::OverBudget => {
+            (Reason::Unavailable, "no backend is healthy at the moment", "no healthy backend")
+        }
         Unsent::Refused(why) => (Reason::Unavailable, "the service is busy", refused(why)),
         Unsent::Deadline => (
             Reason::GatewayTimeout,
             "the request was not answered in time",
             "every backend was full until the request's time was over (upstream.request_timeout, or its route's)",
         ),
-        Unsent::Full | Unsent::OverBudget | Unsent::Waits => {
-            (Reason::Unavailable, "every backend is busy at the moment", "every backend is full")
-        }
     };
     let mut reject = Reject::new(reason, detail)
         .because(format!("{}{before}", cause.replacen("backend", &format!("backend{of_pool}"), 1)))

@@ -1,6 +1,5 @@
 //! Picking and sending again without I/O: the result of an attempt goes in, the endpoint to send to next comes out.
 
-use super::line::Unsent;
 use super::refusal::{failed, unsent};
 use super::retry_state::RetryState;
 use super::sticky::{Sent, sent, set_cookie};
@@ -29,20 +28,18 @@ pub(in crate::proxy) enum Received {
 }
 
 impl Forward {
-    /// Picks an endpoint, or a place in line. `replayable`: none of the body is gone.
-    pub(in crate::proxy) fn step(&self, mut state: RetryState, head: &RequestHead, replayable: bool) -> Next {
+    /// Picks an endpoint, or a place in line.
+    pub(in crate::proxy) fn step(&self, mut state: RetryState, head: &RequestHead) -> Next {
         // The name of the cookie is borrowed, while `state` is moved.
         let sticks = state.snapshot.policy().sticky.is_some().then(|| state.snapshot.clone());
         let sticky = sticks.as_ref().and_then(|snapshot| snapshot.policy().sticky.as_ref());
         let preferred = sticky.map_or_else(Sent::new, |sticky| sent(sticky, &head.fields));
-        // A body that is gone can't wait for a second try.
-        let may_wait = replayable || state.tried.is_empty();
-        match self.next(&mut state, &preferred, may_wait) {
-            Ok((lease, reuse)) => {
+        match self.next(&mut state, &preferred, true) {
+            Ok(Some((lease, reuse))) => {
                 state.spent.backend = Some(lease.endpoint.backend.clone());
                 Next::To(state, lease, reuse)
             }
-            Err(Unsent::Waits) => Next::Waits(state),
+            Ok(None) => Next::Waits(state),
             Err(why) => Next::Failed(unsent(why, state)),
         }
     }
@@ -69,7 +66,7 @@ impl Forward {
         {
             let preferred = sticky.map_or_else(Sent::new, |sticky| sent(sticky, &head.fields));
             // There is an answer already: a second one is not waited for in line.
-            if let Ok((again, reuse)) = self.next(&mut state, &preferred, false) {
+            if let Ok(Some((again, reuse))) = self.next(&mut state, &preferred, false) {
                 state.spent.backend = Some(again.endpoint.backend.clone());
                 return Received::Again(Box::new(state), again, reuse);
             }
@@ -95,6 +92,6 @@ impl Forward {
             return Next::Failed(failed(&error, &at, state.spent));
         }
         state.failed_with(error);
-        self.step(state, head, replayable)
+        self.step(state, head)
     }
 }

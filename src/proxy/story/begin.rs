@@ -231,7 +231,7 @@ impl Story {
         if let Some(limit) = route.as_ref().and_then(|route| route.config.request_timeout) {
             state.end_within(nanos(limit), asked.received_at);
         }
-        let next = proxy.forward.step(state, head, true);
+        let next = proxy.forward.step(state, head);
         self.go(next, head)
     }
 

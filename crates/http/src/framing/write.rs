@@ -1,7 +1,5 @@
 //! Writes an answer: its head and the framing of its body (RFC 9112 §2, §4, §6, §7.1).
 
-use std::io::Write;
-
 use crate::fields::Fields;
 use crate::message::{BodyLength, Version};
 
@@ -155,10 +153,23 @@ pub fn chunk(out: &mut Vec<u8>, bytes: &[u8]) {
     if bytes.is_empty() {
         return;
     }
-    // Writing to a Vec cannot fail.
-    let _ = write!(out, "{:x}\r\n", bytes.len());
+    out.extend_from_slice(chunk_size(bytes.len(), &mut [0; 18]));
     out.extend_from_slice(bytes);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Writes `SIZE CRLF` (RFC 9112 §7.1) to the end of the buffer and returns it.
+pub fn chunk_size(mut size: usize, buffer: &mut [u8; 18]) -> &[u8] {
+    let mut at = buffer.len() - 2;
+    buffer[at..].copy_from_slice(b"\r\n");
+    loop {
+        at -= 1;
+        buffer[at] = b"0123456789abcdef"[size & 15];
+        size >>= 4;
+        if size == 0 {
+            return &buffer[at..];
+        }
+    }
 }
 
 /// Appends a number in decimal.
@@ -182,6 +193,19 @@ pub fn standard_reason(status: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn chunk_sizes() {
+        for (size, text) in [
+            (1, "1\r\n"),
+            (15, "f\r\n"),
+            (16, "10\r\n"),
+            (65536, "10000\r\n"),
+            (usize::MAX, "ffffffffffffffff\r\n"),
+        ] {
+            assert_eq!(chunk_size(size, &mut [0; 18]), text.as_bytes());
+        }
+    }
 
     #[test]
     fn an_empty_chunk_is_never_written() {

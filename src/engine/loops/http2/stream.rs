@@ -15,7 +15,7 @@ use super::head;
 use crate::engine::loops::counts::CountedStream;
 use crate::engine::loops::keys::ClientSlot;
 use crate::engine::loops::wire::Got;
-use crate::engine::render::{Framing, LAST_CHUNK};
+use crate::engine::render::{Framing, LAST_CHUNK, chunk_size};
 use balancer_http::fields::Fields;
 
 /// Clients that the `h2` crate woke since the loop last looked.
@@ -242,8 +242,7 @@ impl Body {
             return (taken, taken);
         }
         let mut at = 0;
-        let size = format!("{taken:x}\r\n");
-        for part in [size.as_bytes(), &self.rest[..taken], b"\r\n"] {
+        for part in [chunk_size(taken, &mut [0; 18]), &self.rest[..taken], b"\r\n"] {
             buffer[at..at + part.len()].copy_from_slice(part);
             at += part.len();
         }
