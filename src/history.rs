@@ -2,9 +2,10 @@
 //! and the moments that explain it. A thread that calls [`History::tick`] reads it from the counters, so that requests
 //! pay nothing for it.
 //!
-//! Its memory is bounded: a number takes 4 bytes, so a backend 9 × 360 × 4 = 13 KB, a pool 20 KB, all requests together 23 KB.
-//! Beside that the counters are kept as they were at two moments, 1.1 KB a backend, whether it has a history or not. With
-//! 257 pools, the most that can be configured, and [`MAX_BACKENDS`] backends it is 9 MB, with 21 backends in one pool 0.3 MB.
+//! Its memory is bounded: a number takes 4 bytes, so a backend 9 × 360 × 4 = 13 KB, a pool 20 KB, all requests together
+//! 23 KB. Beside that the counters are kept as they were at two moments, 1.1 KB a backend, whether it has a history or
+//! not. With 257 pools, the most that can be configured, and [`MAX_BACKENDS`] backends it is 9 MB, with 21 backends in
+//! one pool 0.3 MB.
 
 mod marks;
 mod reading;

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::Surface;
-use crate::config::{self, ApiToken, Role, SecretHash};
+use crate::config::{self, ADMIN_TOKEN, ApiToken, Role, SecretHash};
 use crate::error::Reject;
 use crate::store::v1::Actor;
 use balancer_http::message::Reason;
@@ -40,9 +40,6 @@ pub(super) struct Caller {
     pub actor: Actor,
     role: Role,
 }
-
-/// The name in the audit of callers with `admin.token`.
-const ADMIN: &str = "admin";
 
 impl Caller {
     /// The caller of something that needs no token, such as a probe or a page.
@@ -73,7 +70,7 @@ pub(super) struct AccessRules {
 impl AccessRules {
     pub(super) fn new(admin: &config::Admin, trusted_proxies: &[IpNet]) -> Self {
         let first = admin.token.as_ref().map(|token| ApiToken {
-            name: ADMIN.to_owned(),
+            name: ADMIN_TOKEN.to_owned(),
             role: Role::Write,
             hash: SecretHash::of(token.reveal().as_bytes()),
         });

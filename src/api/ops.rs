@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::AdminApi;
+use super::call::as_json;
 use super::health::ProcessHealth;
 use super::route::{ApiCall, Parameter, Permission, Resource, Route, Schema, get, refusal, shows, text};
 use super::v1::{backends, status};
@@ -115,11 +116,14 @@ fn schemas() -> Vec<Schema> {
 }
 
 fn livez(_: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
-    Ok(if is_verbose(call.exchange.head) { verbose_livez() } else { plain_livez() })
+    if !is_verbose(call.exchange.head) {
+        return Ok(plain_ok());
+    }
+    as_json(&json!({ "alive": true, "version": env!("CARGO_PKG_VERSION") }))
 }
 
 fn readyz(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
-    Ok(readiness(&api.parts.health, is_verbose(call.exchange.head), call.request_id))
+    readiness(&api.parts.health, is_verbose(call.exchange.head), call.request_id)
 }
 
 /// One backend, as `?verbose` shows it.
@@ -148,27 +152,15 @@ pub(super) fn is_verbose(head: &RequestHead) -> bool {
     head.query().is_some_and(|query| query.split('&').any(|part| part.split('=').next() == Some("verbose")))
 }
 
-/// That there is an answer shows that the process takes requests and answers them.
-pub(super) fn plain_livez() -> Answer {
-    plain("ok\n")
-}
-
-fn verbose_livez() -> Answer {
-    as_json(200, format!("{{\"alive\":true,\"version\":\"{}\"}}", env!("CARGO_PKG_VERSION")).into_bytes())
-}
-
 /// 200 when a backend is healthy and the process is not draining, else 503.
-pub(super) fn readiness(health: &ProcessHealth, verbose: bool, request_id: &str) -> Answer {
+pub(super) fn readiness(health: &ProcessHealth, verbose: bool, request_id: &str) -> Result<Answer, Reject> {
     let (draining, ready) = (health.draining(), health.ready());
-    if ready && !verbose {
-        return plain("ok\n");
-    }
     if ready {
-        return as_json(200, serde_json::to_vec(&look(health, ready)).unwrap_or_default());
+        return if verbose { as_json(&look(health, ready)) } else { Ok(plain_ok()) };
     }
     let detail = if draining { "shutting down" } else { "no backend is healthy" };
     let problem = Reject::new(Reason::Unavailable, detail).retry_after(1).answer(request_id);
-    if verbose { with_members(problem, &look(health, ready)) } else { problem }
+    Ok(if verbose { with_members(problem, &look(health, ready)) } else { problem })
 }
 
 fn look(health: &ProcessHealth, ready: bool) -> Verbose {
@@ -203,10 +195,7 @@ fn with_members(mut problem: Answer, members: &Verbose) -> Answer {
     problem
 }
 
-fn plain(body: &str) -> Answer {
-    Answer::new(200, body.into()).with("Content-Type", PLAIN)
-}
-
-fn as_json(status: u16, body: Vec<u8>) -> Answer {
-    Answer::new(status, body).with("Content-Type", "application/json")
+/// That there is an answer shows that the process takes requests and answers them.
+pub(super) fn plain_ok() -> Answer {
+    Answer::new(200, b"ok\n".to_vec()).with("Content-Type", PLAIN)
 }

@@ -12,6 +12,7 @@ use super::problem;
 use super::route::{
     self, ApiCall, Parameter, Resource, Route, Schema, bare, post, put, reference, refusal, shows,
 };
+use crate::config;
 use crate::declare::{Form, Parsed, Section, Spec, micro_of, owned, schema_of};
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
@@ -138,7 +139,7 @@ fn numbers(body: &mut Section<'_>) -> Option<(ClientId, Limit)> {
 
 /// A number of tokens, exact. What is shown has no `multipleOf`: readers that divide by floats get it wrong.
 pub(super) const AMOUNT: Form = Form::new(
-    "a number: 0, or 0.000001 to 1000000000 with at most 6 decimals",
+    config::AMOUNT.words,
     || json!({ "type": "number", "minimum": 0, "maximum": 1_000_000_000, "multipleOf": 0.000_001 }),
 );
 

@@ -1,6 +1,6 @@
-//! Faults that tests can't cause in another way. In debug builds, with `BALANCER_TEST_FAULTS` in the environment, a request on
-//! the public port for `/test/spin/MILLISECONDS` keeps its loop busy for so long, one for `/test/panic` panics, and after one for
-//! `/test/panic/THREAD` that thread panics once.
+//! Faults that tests can't cause in another way. In debug builds, with `BALANCER_TEST_FAULTS` in the environment, a
+//! request on the public port for `/test/spin/MILLISECONDS` keeps its loop busy for so long, one for `/test/panic`
+//! panics, and after one for `/test/panic/THREAD` that thread panics once.
 
 use std::sync::LazyLock;
 use std::time::Duration;

@@ -92,8 +92,8 @@ fn guarded(thread: &str, metrics: &Metrics, turn: impl FnOnce()) -> bool {
     done
 }
 
-/// Runs until a signal ends it. Returns when everything has stopped. `source`: where `config` was read from; a reload reads it
-/// again.
+/// Runs until a signal ends it. Returns when everything has stopped. `source`: where `config` was read from; a reload
+/// reads it again.
 ///
 /// # Errors
 /// When an address can't be listened on, the database has a wrong schema, a thread can't be started, or requests did

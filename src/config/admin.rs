@@ -6,6 +6,9 @@ use ipnet::IpNet;
 
 use super::secret::{Secret, SecretHash};
 
+/// The name in the audit of calls with `admin.token`.
+pub const ADMIN_TOKEN: &str = "admin";
+
 /// `admin`.
 #[derive(Clone, Debug)]
 pub struct Admin {

@@ -116,6 +116,7 @@ fn list_of(path: &str) -> &str {
     path.split('[').next().unwrap_or(path)
 }
 
-fn is_below(path: &str, above: &str) -> bool {
+/// Whether a key is below another one.
+pub(super) fn is_below(path: &str, above: &str) -> bool {
     path.strip_prefix(above).is_some_and(|rest| rest.starts_with('.'))
 }

@@ -28,7 +28,7 @@ mod words;
 
 pub use crate::declare::parse_duration as duration;
 pub use crate::declare::{Fault, FaultOrigin, Key, Shape};
-pub use admin::{Admin, ApiToken, Role};
+pub use admin::{ADMIN_TOKEN, Admin, ApiToken, Role};
 pub use database::{Database, DatabaseUrl};
 pub use fault::Faults;
 pub use forms::{is_backend_name, written};
@@ -44,7 +44,7 @@ pub use reference::reference;
 pub use schema::schema;
 pub use secret::{Secret, SecretHash};
 pub use tls::TlsConfig;
-pub(crate) use words::{BACKEND_URL, IN_FLIGHT, NAME as BACKEND_NAME};
+pub(crate) use words::{AMOUNT, BACKEND_URL, IN_FLIGHT, NAME as BACKEND_NAME};
 
 /// Everything that `config.json`, the environment and the command line say, checked. The defaults are the values of the
 /// shipped `config.json`, except where a field says otherwise.

@@ -4,6 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::given::is_below;
 use super::{load, words};
 use crate::declare::{Key, More, Shape, object, property};
 
@@ -67,10 +68,6 @@ impl More for Together {
             _ => format!("{} Takes {}{}.", key.about, key.shape, if key.nullable { ", or null" } else { "" }),
         }
     }
-}
-
-fn is_below(path: &str, above: &str) -> bool {
-    path.strip_prefix(above).is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// A limit: a text, an object with both numbers, or one with buckets.

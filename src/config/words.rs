@@ -70,7 +70,7 @@ pub(super) const PER: Form =
         text("^(0*[1-9][0-9]{0,8}[smhd]|1mo)$")
     });
 /// No `multipleOf`: readers that divide by floats get it wrong.
-pub(super) const AMOUNT: Form = Form::new(
+pub(crate) const AMOUNT: Form = Form::new(
     "a number: 0, or 0.000001 to 1000000000 with at most 6 decimals",
     || json!({ "type": "number", "maximum": 1_000_000_000, "anyOf": [{ "const": 0 }, { "minimum": 0.000_001 }] }),
 );

@@ -20,4 +20,4 @@ pub use schema::{More, between, duration_pattern, object, property, schema_of, s
 pub use section::Section;
 pub use spec::{Form, Key, OPTIONAL, Shape, Spec};
 pub use tree::{Lines, Member, Node, Value, parse};
-pub use values::{micro_of, owned, shown, whole, whole_of};
+pub use values::{duration_of, micro_of, owned, shown, whole, whole_of};

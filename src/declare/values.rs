@@ -40,7 +40,7 @@ pub fn micro_of(node: &Node) -> Parsed<u64> {
 }
 
 /// A duration within bounds; both bounds are written as in the configuration.
-fn duration_of(text: &str, min: &str, max: &str) -> Parsed<Duration> {
+pub fn duration_of(text: &str, (min, max): (&str, &str)) -> Parsed<Duration> {
     let bounds = parse_duration(min).unwrap_or_default()..=parse_duration(max).unwrap_or(Duration::MAX);
     parse_duration(text).filter(|value| bounds.contains(value)).ok_or(None)
 }
@@ -125,7 +125,7 @@ impl Section<'_> {
         about: &'static str,
     ) -> Duration {
         let spec = Spec::new(name, Shape::Duration { min, max }, default, about);
-        self.text(&spec, |text| duration_of(text, min, max)).unwrap_or_default()
+        self.text(&spec, |text| duration_of(text, (min, max))).unwrap_or_default()
     }
 
     /// The same, or `null`.
@@ -137,7 +137,7 @@ impl Section<'_> {
         about: &'static str,
     ) -> Option<Duration> {
         let spec = Spec::new(name, Shape::Duration { min, max }, default, about).or_null();
-        self.text(&spec, |text| duration_of(text, min, max))
+        self.text(&spec, |text| duration_of(text, (min, max)))
     }
 
     /// `true` or `false`. `None` as with [`Section::some`].

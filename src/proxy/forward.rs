@@ -121,7 +121,8 @@ impl Forward {
         }
     }
 
-    /// Picks an endpoint, as [`Forward::seek`] does. For another attempt after a failed one, the retry budget must have room.
+    /// Picks an endpoint, as [`Forward::seek`] does. For another attempt after a failed one, the retry budget must have
+    /// room.
     fn next(
         &self,
         state: &mut RetryState,

@@ -100,8 +100,8 @@ fn dressed(
     })
 }
 
-/// What the refusal is made with that takes the place of a backend's answer, where the engine finds out late that this one is
-/// broken.
+/// What the refusal is made with that takes the place of a backend's answer, where the engine finds out late that this
+/// one is broken.
 pub struct LateRefusal {
     route: Option<Arc<ActiveRoute>>,
     fields: LimitFields,

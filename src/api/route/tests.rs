@@ -13,7 +13,7 @@ fn found(path: &str, surface: Surface, api_is_public: bool) -> String {
 }
 
 #[test]
-fn a_path_is_ours_where_the_contract_says() {
+fn which_paths_are_ours_on_which_listener() {
     let rows = [
         // path, public port with the API, public port beside an admin listener, admin listener
         ("/-/livez", "/-|/livez|", "/-|/livez|", "/-|/livez|"),

@@ -229,13 +229,18 @@ impl Control {
 
     /// Every pool of this instance: `default` first, the others as the configuration has them.
     pub(super) fn pools(&self, now: Nanos) -> Vec<WholePool> {
-        let policy = self.around.policy.load();
-        let show = |pool: &Arc<Pool>| {
-            let snapshot = pool.backends.snapshot();
-            let backends = snapshot.backends().iter().map(|group| self.shown(&snapshot, group)).collect();
-            WholePool { pool: PoolShown::of(pool, &snapshot, now), backends }
-        };
-        policy.pools.iter().map(show).collect()
+        self.around.policy.load().pools.iter().map(|pool| self.whole(pool, now)).collect()
+    }
+
+    /// The pool of that name.
+    pub(super) fn whole_pool(&self, name: &str, now: Nanos) -> Result<WholePool, BackendError> {
+        self.pool(name).map(|pool| self.whole(&pool, now))
+    }
+
+    fn whole(&self, pool: &Pool, now: Nanos) -> WholePool {
+        let snapshot = pool.backends.snapshot();
+        let backends = snapshot.backends().iter().map(|group| self.shown(&snapshot, group)).collect();
+        WholePool { pool: PoolShown::of(pool, &snapshot, now), backends }
     }
 
     /// Every route in force, in the order of the configuration.

@@ -17,7 +17,7 @@ use crate::proxy::exchange::Answer;
 use balancer_limiter::limit::parse_per;
 
 /// The longest window.
-pub const MAX_WINDOW: Duration = Duration::from_secs(3_600);
+const MAX_WINDOW: Duration = Duration::from_secs(3_600);
 
 pub(in crate::api) const RESOURCE: Resource = Resource {
     title: "Busiest clients",

@@ -19,6 +19,7 @@ use crate::api::seed;
 use crate::declare::{Form, OPTIONAL, Section, Shape, Spec};
 use crate::error::Reject;
 use crate::proxy::exchange::{Answer, AnswerBody};
+use crate::store::StoreError;
 use crate::store::v1::{LimitFilter, LimitRow};
 use balancer_http::path::encoded;
 use balancer_limiter::document::LimitDocument;
@@ -170,6 +171,11 @@ const fn delete(id: &'static str, parameters: &'static [Parameter]) -> Operation
     route::delete(id, "Takes a limit away", delete_limit).parameters(parameters).answers(ANSWERS)
 }
 
+/// Why the store does not do something with a limit.
+pub(super) fn wrong(error: StoreError) -> Reject {
+    refused(error, "limit", "")
+}
+
 /// The client that the path or the query names.
 pub(super) fn client_id(call: &ApiCall<'_, '_>) -> Result<ClientId, Reject> {
     call.named(&CLIENT_ID.spec(), ClientId::parse)
@@ -182,7 +188,6 @@ fn list_limits(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Rej
         (page, filter(query), query.flag(&TOTAL.spec()).unwrap_or_default())
     })?;
     let limits = &api.parts.limits;
-    let wrong = |error| refused(error, "limit", "");
     let mut rows = limits.limits(&filter, page.after.as_deref(), page.count + 1).map_err(wrong)?;
     let total = with_total.then(|| limits.total(&filter)).transpose().map_err(wrong)?;
     let next_cursor = page.cut(&mut rows, |row| row.client_id.clone());
@@ -207,18 +212,14 @@ fn create_limit(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Re
     let body = call.body()?;
     call.no_query()?;
     let (id, limit) = input::read(body, |body| client_and_limit(body, None))?;
-    let row = api
-        .parts
-        .limits
-        .create_limit(&id, &limit, &call.caller.actor)
-        .map_err(|error| refused(error, "limit", ""))?;
+    let row = api.parts.limits.create_limit(&id, &limit, &call.caller.actor).map_err(wrong)?;
     shown(&row, 201, Some(call.base))
 }
 
 fn get_limit(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     let id = client_id(call)?;
-    let row = api.parts.limits.limit(&id).map_err(|error| refused(error, "limit", ""))?;
+    let row = api.parts.limits.limit(&id).map_err(wrong)?;
     if conditions::is_known(call.exchange.head, row.version)? {
         return Ok(not_modified(row.version));
     }
@@ -230,11 +231,7 @@ fn put_limit(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Rejec
     let id = client_id(call)?;
     let (id, limit) = input::read(body, |body| client_and_limit(body, Some(id)))?;
     let condition = conditions::condition(call.exchange.head)?;
-    let put = api
-        .parts
-        .limits
-        .put_limit(&id, &limit, &condition, &call.caller.actor)
-        .map_err(|error| refused(error, "limit", ""))?;
+    let put = api.parts.limits.put_limit(&id, &limit, &condition, &call.caller.actor).map_err(wrong)?;
     shown(&put.row, if put.created { 201 } else { 200 }, put.created.then_some(call.base))
 }
 
@@ -242,10 +239,7 @@ fn delete_limit(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Re
     call.no_body()?;
     let id = client_id(call)?;
     let condition = conditions::condition(call.exchange.head)?;
-    api.parts
-        .limits
-        .delete_limit(&id, &condition, &call.caller.actor)
-        .map_err(|error| refused(error, "limit", ""))?;
+    api.parts.limits.delete_limit(&id, &condition, &call.caller.actor).map_err(wrong)?;
     Ok(no_content())
 }
 

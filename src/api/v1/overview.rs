@@ -24,7 +24,7 @@ use balancer_time::{Nanos, nanos};
 use line::{Facts, LineItem};
 use rows::{BackendGlance, CloseRow, PoolGlance};
 
-/// What "limited now" means.
+/// A client that was refused within this time is limited now.
 const NOW: Duration = Duration::from_secs(60);
 
 /// Most clients that are shown as limited; all are counted.
@@ -36,10 +36,10 @@ const BUSIEST: usize = 20;
 /// Most clients that are counted as limited; where there are more, that is said.
 const MOST_COUNTED: usize = 1_000;
 
-/// Fewer errors than that say nothing about a share.
+/// With fewer errors than these, no share of errors is bad.
 const FEW: u64 = 5;
 
-/// The oldest mark.
+/// Older marks are not shown.
 const HOUR: Duration = Duration::from_secs(3_600);
 
 pub(in crate::api) const RESOURCE: Resource =
@@ -54,7 +54,7 @@ pub(in crate::api) const RESOURCE: Resource =
         schemas: schema::schemas,
     };
 
-/// Is it well?
+/// How well something is; the worst is the greatest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum WellBeing {
@@ -69,9 +69,9 @@ enum WellBeing {
 struct Overview {
     /// Seconds since the epoch.
     at: f64,
-    /// Nothing of the line is bad.
+    /// Whether no part of the line is bad.
     well: bool,
-    /// The texts of the line.
+    /// The texts of all parts of the line.
     text: String,
     line: Vec<LineItem>,
     #[serde(flatten)]
@@ -90,7 +90,7 @@ struct Overview {
     history: LastStep,
 }
 
-/// A second, and seconds.
+/// Rates are per second, percentiles in seconds.
 #[derive(Serialize)]
 struct Rates {
     requests_per_sec: f64,
@@ -113,7 +113,7 @@ impl Rates {
     }
 }
 
-/// To a part of one: nobody reads the digits behind that.
+/// Rounded to that part of one, such as 1e3 for three decimals.
 fn rounded(value: f64, parts: f64) -> f64 {
     (value * parts).round() / parts
 }
@@ -126,11 +126,11 @@ struct MarkShown {
     text: String,
 }
 
-/// The newest whole step of `/v1/history`: whoever has the steps before needs no other call.
+/// The newest whole step of `/v1/history`. A caller that has the steps before it needs no other call.
 #[derive(Serialize)]
 struct LastStep {
     step: u64,
-    /// When it began, in seconds since the epoch; null: none is over.
+    /// When it began, in seconds since the epoch; null: no step is over yet.
     at: Option<u64>,
     /// NaN is written as null.
     values: BTreeMap<&'static str, f32>,
@@ -143,7 +143,7 @@ fn read(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     as_json(&overview(api, role))
 }
 
-/// Waits for nothing.
+/// Never waits for the database.
 fn overview(api: &AdminApi, role: &'static str) -> Overview {
     let live = &api.parts.live;
     let now = live.clock.now();

@@ -16,6 +16,7 @@ use crate::api::route::{
 use crate::declare::Spec;
 use crate::error::Reject;
 use crate::proxy::exchange::Answer;
+use crate::store::StoreError;
 use crate::store::v1::PlanRow;
 use balancer_limiter::document::PlanDocument;
 use balancer_limiter::terms::PlanName;
@@ -96,6 +97,10 @@ const fn delete(id: &'static str, parameters: &'static [Parameter]) -> Operation
         .answers(ANSWERS)
 }
 
+fn wrong(error: StoreError) -> Reject {
+    refused(error, "plan", "")
+}
+
 /// The plan that the path or the query names.
 fn plan_name(call: &ApiCall<'_, '_>) -> Result<PlanName, Reject> {
     call.named(&NAME.spec(), PlanName::parse)
@@ -104,11 +109,7 @@ fn plan_name(call: &ApiCall<'_, '_>) -> Result<PlanName, Reject> {
 fn list_plans(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     let page = call.query(|query| Page::read("/v1/plans", query, &[]))?;
-    let mut rows = api
-        .parts
-        .limits
-        .plans(page.after.as_deref(), page.count + 1)
-        .map_err(|error| refused(error, "plan", ""))?;
+    let mut rows = api.parts.limits.plans(page.after.as_deref(), page.count + 1).map_err(wrong)?;
     let next_cursor = page.cut(&mut rows, |row| row.plan.name.as_str().to_owned());
     let plans = rows.iter().map(|row| PlanDocument::new(&row.plan)).collect();
     listing(call.exchange.head, &Rows::new("plans", plans, next_cursor.as_deref()))
@@ -118,18 +119,14 @@ fn create_plan(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Rej
     let body = call.body()?;
     call.no_query()?;
     let plan = input::read(body, |body| terms::plan(body, None))?;
-    let row = api
-        .parts
-        .limits
-        .create_plan(&plan, &call.caller.actor)
-        .map_err(|error| refused(error, "plan", ""))?;
+    let row = api.parts.limits.create_plan(&plan, &call.caller.actor).map_err(wrong)?;
     shown(&row, 201, Some(call.base))
 }
 
 fn get_plan(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     let name = plan_name(call)?;
-    let row = api.parts.limits.plan(&name).map_err(|error| refused(error, "plan", ""))?;
+    let row = api.parts.limits.plan(&name).map_err(wrong)?;
     if conditions::is_known(call.exchange.head, row.version)? {
         return Ok(not_modified(row.version));
     }
@@ -141,11 +138,7 @@ fn put_plan(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject
     let name = plan_name(call)?;
     let plan = input::read(body, |body| terms::plan(body, Some(name)))?;
     let condition = conditions::condition(call.exchange.head)?;
-    let put = api
-        .parts
-        .limits
-        .put_plan(&plan, &condition, &call.caller.actor)
-        .map_err(|error| refused(error, "plan", ""))?;
+    let put = api.parts.limits.put_plan(&plan, &condition, &call.caller.actor).map_err(wrong)?;
     shown(&put.row, if put.created { 201 } else { 200 }, put.created.then_some(call.base))
 }
 
@@ -153,10 +146,7 @@ fn delete_plan(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Rej
     call.no_body()?;
     let name = plan_name(call)?;
     let condition = conditions::condition(call.exchange.head)?;
-    api.parts
-        .limits
-        .delete_plan(&name, &condition, &call.caller.actor)
-        .map_err(|error| refused(error, "plan", ""))?;
+    api.parts.limits.delete_plan(&name, &condition, &call.caller.actor).map_err(wrong)?;
     Ok(no_content())
 }
 

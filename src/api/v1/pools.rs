@@ -127,10 +127,8 @@ fn list(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
 fn read(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     call.no_query()?;
-    let name = call.pool()?;
-    let pool =
-        api.parts.control.pools(api.parts.live.clock.now()).into_iter().find(|one| one.pool.name == name);
-    as_json(&pool.ok_or_else(|| refused(StoreError::NotFound, "pool", ""))?)
+    let pool = api.parts.control.whole_pool(&call.pool()?, api.parts.live.clock.now());
+    as_json(&pool.map_err(|_| refused(StoreError::NotFound, "pool", ""))?)
 }
 
 /// A pool without its backends.

@@ -3,9 +3,8 @@
 use serde::Serialize;
 use serde_json::json;
 
-use super::limits::{CLIENT_ID, ID, client_id};
+use super::limits::{CLIENT_ID, ID, client_id, wrong};
 use super::live::BucketLevel;
-use super::refused;
 use super::schemas::examples;
 use super::status::EXAMPLE_INSTANCE;
 use crate::api::AdminApi;
@@ -53,7 +52,7 @@ struct ShownUsage<'a> {
 fn get_usage(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reject> {
     call.no_body()?;
     let id = client_id(call)?;
-    let row = api.parts.limits.limit(&id).map_err(|error| refused(error, "limit", ""))?;
+    let row = api.parts.limits.limit(&id).map_err(wrong)?;
     let live = &api.parts.live;
     let usage = live.usage(&stored(&row.client_id, id), &row.limit);
     as_json(&ShownUsage {
@@ -68,8 +67,7 @@ fn post_reset(api: &AdminApi, call: &mut ApiCall<'_, '_>) -> Result<Answer, Reje
     call.no_body()?;
     let id = client_id(call)?;
     // Written down first, so that no reset is missing in the audit.
-    let row =
-        api.parts.limits.note_reset(&id, &call.caller.actor).map_err(|error| refused(error, "limit", ""))?;
+    let row = api.parts.limits.note_reset(&id, &call.caller.actor).map_err(wrong)?;
     api.parts.live.reset(&stored(&row.client_id, id));
     Ok(no_content())
 }

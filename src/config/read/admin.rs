@@ -6,14 +6,11 @@ use std::path::Path;
 use ipnet::IpNet;
 
 use super::MAX_LIST;
-use crate::config::{Admin, ApiToken, Role, Secret, SecretHash, environment, forms, words};
+use crate::config::{ADMIN_TOKEN, Admin, ApiToken, Role, Secret, SecretHash, environment, forms, words};
 use crate::declare::{Section, Shape, Spec};
 
 /// Most further tokens.
 const MAX_TOKENS: usize = 64;
-
-/// The name in the audit of calls with `admin.token`.
-const ADMIN: &str = "admin";
 
 /// Where the texts of tokens are looked for.
 pub(super) struct Outside<'a> {
@@ -95,7 +92,7 @@ fn tokens(s: &mut Section<'_>, first: Option<&Secret>, outside: &Outside<'_>) ->
             let text = format!("{:?} names another token already; names must differ", token.name);
             s.fault(&format!("{element}.name"), text);
         }
-        if token.name == ADMIN && first.is_some() {
+        if token.name == ADMIN_TOKEN && first.is_some() {
             let text = "is what the audit calls admin.token; take another name";
             s.fault(&format!("{element}.name"), text);
         }

@@ -1,11 +1,10 @@
 //! Keys of `upstream`.
 
 use std::path::Path;
-use std::time::Duration;
 
 use super::{DELAY, TIMEOUT, tls};
 use crate::config::{RetryOn, UpstreamConfig, forms, words};
-use crate::declare::{Section, Shape, Spec, parse_duration};
+use crate::declare::{Section, Shape, Spec, duration_of};
 
 #[expect(clippy::too_many_lines, reason = "a table: one key after the other, and a struct is built at once")]
 pub(super) fn upstream(mut s: Section<'_>, base: &Path) -> UpstreamConfig {
@@ -24,11 +23,7 @@ pub(super) fn upstream(mut s: Section<'_>, base: &Path) -> UpstreamConfig {
     );
     let retry_on = s.list(&retry_on, |text| forms::retry_on(text).ok_or(None));
     let upstream = UpstreamConfig {
-        request_timeout: s.text(&request_timeout, |text| {
-            parse_duration(text)
-                .filter(|limit| (Duration::from_millis(1)..=Duration::from_secs(86_400)).contains(limit))
-                .ok_or(None)
-        }),
+        request_timeout: s.text(&request_timeout, |text| duration_of(text, TIMEOUT)),
         retry_on: retry_on.into_iter().fold(RetryOn::default(), |mut all, one| {
             all.connect |= one.connect;
             all.reset |= one.reset;

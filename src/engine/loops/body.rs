@@ -147,13 +147,13 @@ impl Loop {
 
     /// Counts anew what calls have gathered, after a panic has taken one of them.
     pub(super) fn count_gathered(&mut self) {
-        let bytes = |client: &Box<Client>| match &client.stage {
+        let bytes = |client: &Client| match &client.stage {
             Stage::Busy(exchange) if matches!(exchange.doing, Doing::Gathering(_)) => {
                 exchange.upload.body.len()
             }
             _ => 0,
         };
-        self.gathered = self.clients.values().flatten().map(bytes).sum();
+        self.gathered = self.clients.values().flatten().map(|client| bytes(client)).sum();
     }
 
     fn hand_over(

@@ -86,9 +86,9 @@ fn read_whole(incoming: Option<&mut Incoming>, bound: usize) -> Result<Vec<u8>, 
     }
 }
 
-/// Answers a client that has not sent its whole body. Taking the request apart would wait for the rest, so the crate's own
-/// `respond` is used, which answers first. Nearly all answers here are refusals, since ureq sends a body to its end before it
-/// looks for the answer.
+/// Answers a client that has not sent its whole body. Taking the request apart would wait for the rest, so the crate's
+/// own `respond` is used, which answers first. Nearly all answers here are refusals, since ureq sends a body to its end
+/// before it looks for the answer.
 fn respond_first(request: Request, answer: Answer, mut incoming: Option<Incoming>) -> (u64, DeliveryOutcome) {
     let body = match answer.body {
         AnswerBody::Bytes(bytes) => bytes,

@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_has_every_member_in_the_contracts_order() {
+    fn a_line_has_every_member_in_the_documented_order() {
         let line = String::from_utf8(line(&record())).unwrap();
         let expected = r#"{"time":"2026-03-01T12:00:00.250Z","request_id":"r-1","trace_id":"0af7651916cd43dd8448eb211c80319c","client_addr":"10.0.0.7","client_id":"10.0.0.7","method":"GET","path":"/a/b","status":200,"bytes":12,"duration":1.002003,"upstream_duration":0.000007,"backend":"a","retries":1,"limit_entry":"10.0.0.0/8","limit_bucket":"range","limit_decision":"allowed","limit_remaining":9,"cause":"backend a: \"refused\"","pool":"default","protocol":"HTTP/1.0","tls_version":null,"tls_cipher":null,"sni":null}"#;
         assert_eq!(line, format!("{expected}\n"));

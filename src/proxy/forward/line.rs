@@ -28,9 +28,9 @@ pub(super) enum Unsent {
 }
 
 impl Forward {
-    /// Picks an endpoint. `None`: all are full, and it has taken a place in line, which its retry state holds, if it may. No request overtakes the line: one that is sent again after a failure joins
-    /// it, too, in front of what its client sent later. Only a request that can't wait (`may_wait`) tries without regard to the
-    /// line.
+    /// Picks an endpoint. `None`: all are full, and it has taken a place in line, which its retry state holds, if it
+    /// may. No request overtakes the line: one that is sent again after a failure joins it, too, in front of what its
+    /// client sent later. Only a request that can't wait (`may_wait`) tries without regard to the line.
     pub(super) fn seek(
         &self,
         state: &mut RetryState,

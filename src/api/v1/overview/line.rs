@@ -1,4 +1,4 @@
-//! The first line: is it well? Each part with its own answer.
+//! The first line, which says whether all is well: its parts, each with a level of its own.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,11 +9,11 @@ use super::rows::{BackendGlance, PoolGlance};
 use super::{FEW, MOST_COUNTED, WellBeing};
 use crate::api::v1::status::InstanceStatus;
 
-/// Of all requests, from which share on errors are worth a look, and from which they are bad.
+/// From which share of all requests on errors are worth a look, and from which share on they are bad.
 const ERRORS_WARN: f64 = 0.01;
 const ERRORS_BAD: f64 = 0.05;
 
-/// Whoever renews certificates has done it by then.
+/// A certificate that is valid for less time is worth a look, and with even less time it is bad.
 const EXPIRES_SOON: Duration = Duration::from_secs(14 * 86_400);
 const EXPIRES_AT_ONCE: Duration = Duration::from_secs(3 * 86_400);
 
@@ -30,12 +30,12 @@ pub(super) struct LineItem {
 pub(super) struct Facts<'a> {
     pub pools: &'a [PoolGlance],
     pub backends: &'a [BackendGlance],
-    /// Whether requests go to any.
+    /// Whether any request goes to a backend.
     pub need_backends: bool,
-    /// Requests a moment ago, and those answered 5xx.
+    /// Recent requests, and how many of them were answered 5xx.
     pub counted: (u64, u64),
     pub requests_per_sec: f64,
-    /// Clients; more than [`MOST_COUNTED`]: they were not counted further.
+    /// How many clients are limited now; with more than [`MOST_COUNTED`] the rest was not counted.
     pub limited: usize,
     pub status: &'a InstanceStatus,
     pub loops_stuck: usize,
@@ -43,7 +43,7 @@ pub(super) struct Facts<'a> {
 }
 
 impl Facts<'_> {
-    /// Six parts that are always there, then what is there only when it is not as it should be.
+    /// Six parts that are always there, then those that stand there only where something is wrong.
     pub fn line(&self) -> Vec<LineItem> {
         let mut line = vec![
             self.backends(),
@@ -75,7 +75,7 @@ impl Facts<'_> {
             _ => rows.chain(pools).max().unwrap_or(WellBeing::Ok),
         };
         let mut text = format!("{} of {} backends up", grouped(up as u64), grouped(all as u64));
-        // What is not well though they are up: a colour alone says it to nobody who can't see it.
+        // Backends that are up and not well are told of in words, too: not everybody sees the colour.
         let failing = self.backends.iter().filter(|one| one.is_up() && one.mostly_fails).count();
         let in_part = self.backends.iter().filter(|one| one.is_up() && !one.is_whole()).count();
         let waiting = self.pools.iter().map(|one| one.pool.waiting).sum();
@@ -117,7 +117,7 @@ impl Facts<'_> {
         }
     }
 
-    /// The one that expires first, if that is soon.
+    /// The certificate that expires first, if it expires soon.
     fn certificate(&self) -> Option<LineItem> {
         let (name, until) = self.status.tls.as_ref()?.first_to_expire()?;
         let left = until.duration_since(self.wall).unwrap_or_default();

@@ -13,15 +13,15 @@ use crate::api::v1::pools::PoolShown;
 use crate::history::{RecentBackend, RecentRates};
 use crate::proxy::policy::ProxyPolicy;
 use balancer_limiter::heavy_hitters::Heavy;
-use balancer_limiter::limiter::{Ask, Granted};
+use balancer_limiter::limiter::Ask;
 use balancer_pool::backend_state::State;
 use balancer_pool::backends::{Backend, Snapshot};
 use balancer_time::{Nanos, nanos};
 
-/// From which share of its attempts on a backend is bad.
+/// A backend is bad when this share of its attempts fails.
 const MOST_FAIL: f64 = 0.5;
 
-/// From which part of a bucket on a client is close to its limit.
+/// A client is close to its limit when it has used more than this part of a bucket.
 const CLOSE: f64 = 0.8;
 
 /// Most clients that are shown as close to a limit.
@@ -43,18 +43,18 @@ pub(super) struct PoolGlance {
 #[derive(Serialize)]
 pub(super) struct BackendGlance {
     pub level: WellBeing,
-    /// What sentences call it.
+    /// Its name in sentences.
     title: String,
     #[serde(flatten)]
     backend: BackendShown,
     /// `up`, `drain`, `down` or `ejected`: the operator's word, then its health.
     is: &'static str,
-    /// How long it is so, in seconds.
+    /// For how many seconds it has been so.
     since: f64,
     last_check: Option<CheckRow>,
     #[serde(flatten)]
     now: Rates,
-    /// Since the start.
+    /// All counts are from the start of the process.
     requests: u64,
     errors: u64,
     retries: u64,
@@ -62,7 +62,7 @@ pub(super) struct BackendGlance {
     checks: CheckCounts,
     #[serde(skip)]
     state: State,
-    /// How it is, errors aside.
+    /// Its level, without regard to errors.
     #[serde(skip)]
     state_level: WellBeing,
     #[serde(skip)]
@@ -94,23 +94,23 @@ pub(super) struct CloseRow {
 }
 
 impl BackendGlance {
-    /// It is given requests like any other.
+    /// Whether it is given requests like any other.
     pub fn is_up(&self) -> bool {
         self.state == State::Up
     }
 
-    /// Nothing is said against it, errors aside.
+    /// Whether all is well with it, without regard to errors.
     pub fn is_whole(&self) -> bool {
         self.state_level == WellBeing::Ok
     }
 
-    /// What it comes to in the first line: a few errors are told of there as errors.
+    /// Its level for the first line, where a few errors are told of as errors and not as a backend that is not well.
     pub fn level_in_line(&self) -> WellBeing {
         if self.mostly_fails { WellBeing::Bad } else { self.state_level }
     }
 }
 
-/// All of one policy, the worst first, else in the order of the configuration.
+/// The pools and backends of one policy: the worst first, those of one level in the order of the configuration.
 pub(super) fn rows(
     api: &AdminApi,
     policy: &ProxyPolicy,
@@ -206,8 +206,8 @@ fn seconds(ns: Nanos) -> f64 {
 }
 
 impl Live {
-    /// Of the busiest clients, the buckets that are nearly empty, the emptiest first. As far as memory knows whose they
-    /// are: it waits for no database.
+    /// The nearly empty buckets of the busiest clients, the emptiest first. Clients whose limits are not in memory are
+    /// left out: it waits for no database.
     pub(super) fn close(&self, window: Duration, busiest: usize) -> Vec<CloseRow> {
         let busy = self.heavy_hitters.by_requests(nanos(window), busiest, self.clock.now());
         let mut close: Vec<(f64, CloseRow)> = Vec::new();
@@ -231,7 +231,6 @@ impl Live {
             None => client.name.as_ref().and_then(|id| self.limits.peek_key(id)),
         };
         let Some(found) = found else { return Vec::new() };
-        let Granted::Limited(_) = found.granted else { return Vec::new() };
         let Some(grant) = found.granted.grant() else { return Vec::new() };
         let ask = Ask { grant: Some(grant), rules: &[], cost: 1, room: found.room };
         let levels = self.limiter.levels(client.client, ask, when);
