@@ -8,10 +8,12 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::recipes::{Nginx, free_port, nginx};
+use crate::recipes::{Nginx, nginx};
 use crate::support::client::head;
 use crate::support::engine::{Case, each_engine};
-use crate::support::{Backend, Balancer, Conn, Engine, Proc, Setup, aloud, installed, request, skip, until};
+use crate::support::{
+    Backend, Balancer, Conn, Engine, Proc, Setup, aloud, installed, request, reserved, skip, until,
+};
 
 each_engine! {
     processes_of_other_users_are_refused,
@@ -175,7 +177,7 @@ fn behind_nginx_nobody_is_a_caller(engine: Engine) {
     let backend = Backend::named("a");
     let balancer = Setup::on(engine).backend(backend.address()).start();
     let folder = tempfile::Builder::new().prefix("balancer-it-nginx-").tempdir().expect("a folder");
-    let (plain, newer) = (free_port(), free_port());
+    let (plain, newer) = (reserved(), reserved());
     let to = balancer.address;
     let http = format!(
         "server {{ listen {plain}; location / {{ proxy_pass http://{to}; }} }}\n\
@@ -210,7 +212,7 @@ fn behind_haproxy_nobody_is_a_caller(engine: Engine) {
     let backend = Backend::named("a");
     let balancer = Setup::on(engine).backend(backend.address()).start();
     let folder = tempfile::Builder::new().prefix("balancer-it-haproxy-").tempdir().expect("a folder");
-    let listens = free_port();
+    let listens = reserved();
     let config = format!(
         "global\n  uid {OTHER}\n  gid {OTHER}\ndefaults\n  mode http\n  timeout connect 5s\n  timeout client 50s\n  \
          timeout server 50s\nfrontend f\n  bind {listens}\n  default_backend b\nbackend b\n  server s {}\n",

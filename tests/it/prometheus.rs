@@ -17,10 +17,9 @@ use serde_json::{Value, json};
 use crate::support::backend::{OK, refusing};
 use crate::support::balancer::Echo;
 use crate::support::client::head;
-use crate::support::postgres;
 use crate::support::secure::{Papers, SecureConn, tls_port, with_tls};
 use crate::support::{
-    Backend, Balancer, Conn, Proc, Setup, Then, get, installed, request, root, skip, until,
+    Backend, Balancer, Conn, Proc, Setup, Then, get, installed, request, reserved, root, skip, until,
 };
 
 /// What stands for `$__rate_interval`: a few scrapes.
@@ -164,11 +163,11 @@ fn prometheus(folder: &Path, target: SocketAddr) -> (Proc, SocketAddr) {
     assert!(ours.contains(&target.to_string()), "{config}");
     std::fs::write(folder.join("prometheus.yml"), ours).expect("written");
     std::fs::write(folder.join("alerts.yml"), deployed("prometheus/alerts.yml")).expect("written");
-    // It can't say which port it took, so it is given one that was free a moment ago.
-    let free = SocketAddr::from(([127, 0, 0, 1], postgres::free_port()));
-    let listen = format!("--web.listen-address={free}");
+    // It can't say which port it took.
+    let own = reserved();
+    let listen = format!("--web.listen-address={own}");
     let args = ["--config.file=prometheus.yml", "--storage.tsdb.path=data", "--log.level=warn", &listen];
-    (Proc::start("prometheus", &args, folder, &[]), free)
+    (Proc::start("prometheus", &args, folder, &[]), own)
 }
 
 /// Percent-encodes everything that is not plainly harmless.

@@ -9,8 +9,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::balancer::PROGRAM;
-use crate::support::postgres;
-use crate::support::{Backend, Conn, Proc, Setup, aloud, block, installed, skip, until};
+use crate::support::{Backend, Conn, Proc, Setup, aloud, block, installed, reserved, skip, until};
 
 /// nginx, where Debian puts it or in `PATH`.
 pub fn nginx() -> Option<PathBuf> {
@@ -24,11 +23,6 @@ pub fn nginx() -> Option<PathBuf> {
         );
     }
     found
-}
-
-/// A port that no other program's connection takes meanwhile.
-pub fn free_port() -> SocketAddr {
-    ([127, 0, 0, 1], postgres::free_port()).into()
 }
 
 /// An nginx on the `nginx.conf` of a folder, in the foreground. Its workers outlive a master that is killed, so it is told to
@@ -97,7 +91,7 @@ fn behind_nginx_with_tls_clients_are_who_they_are() {
         .output()
         .expect("openssl");
     assert!(made.status.success(), "{made:?}");
-    let listens = free_port();
+    let listens = reserved();
     let written = block("recipes/behind-nginx.md", "nginx.conf");
     let ours = written
         .replace("127.0.0.1:8080", "BALANCER")
@@ -167,7 +161,7 @@ fn what_limit_req_lets_through_we_let_through() {
         }
         let balancer = Setup::auto().backend(backend.address()).set("rate_limit.default", default).start();
         let folder = tempfile::Builder::new().prefix("balancer-it-nginx-").tempdir().expect("a folder");
-        let listens = free_port();
+        let listens = reserved();
         let http = format!(
             "limit_req_zone $binary_remote_addr zone=per_ip:1m rate={rate};\nserver {{ listen {listens};\n\
              location / {{ limit_req zone=per_ip {burst}; limit_req_status 429; proxy_pass http://{}; }} }}",

@@ -11,13 +11,13 @@ use sha2::{Digest, Sha256};
 
 use crate::support::balancer::PROGRAM;
 use crate::support::secure::{Papers, SecureConn, tls_port, with_tls};
-use crate::support::{Backend, Balancer, Conn, Engine, Proc, Setup, request, until};
+use crate::support::{Backend, Balancer, Conn, Engine, Proc, Setup, request, reserved, until};
 
 fn setup() -> Setup {
     Setup::on(Engine::Epoll)
 }
 
-/// The next line of the access log whose path is that.
+/// The first line of the access log whose path is that.
 fn logged(balancer: &Balancer, path: &str) -> Value {
     let line = balancer.proc.wait_out(&format!("\"path\":\"{path}\""));
     serde_json::from_str(&line).expect("JSON")
@@ -206,7 +206,8 @@ fn certificates_of_clients_are_asked_for_and_are_keys_of_limits() {
 #[test]
 fn a_tls_port_alone_will_do_and_is_asked_for_its_health() {
     let backend = Backend::named("a");
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
+    // Not port 0: the health check asks at the port that stands in the file.
+    let port = reserved();
     let setup = setup().backend(backend.address());
     let folder = setup.folder().to_owned();
     let papers = Papers::named(&folder, "ca");

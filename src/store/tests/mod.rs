@@ -31,6 +31,8 @@ use super::cache::{Found, Known, Pending};
 use super::v1::Actor;
 use super::{Limits, Sources, StartError};
 
+#[path = "../../../tests/it/support/ports.rs"]
+mod ports;
 /// The PostgreSQL server of the integration tests, which use more of this file.
 #[allow(dead_code)]
 #[path = "../../../tests/it/support/postgres.rs"]

@@ -105,8 +105,7 @@ impl Reader {
 
     /// With a free port of this machine where the page says `127.0.0.1:8081` or the like.
     fn free(self, written: &str) -> Self {
-        let port = crate::support::postgres::free_port();
-        self.instead(written, &format!("127.0.0.1:{port}"))
+        self.instead(written, &crate::support::reserved().to_string())
     }
 
     /// With a file in the folder.

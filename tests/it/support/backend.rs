@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::client::find;
+use super::reserved;
 
 /// A request as a backend received it.
 #[derive(Clone, Debug)]
@@ -89,11 +90,7 @@ pub const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 impl Backend {
     /// Answers every request with the same bytes and keeps the connection.
     pub fn answering(bytes: impl Into<Vec<u8>>) -> Self {
-        let bytes = bytes.into();
-        Self::scripted(move |_, stream| {
-            let _ = stream.write_all(&bytes);
-            Then::Keep
-        })
+        Self::saying(bytes, Then::Keep)
     }
 
     /// Answers with 200 and its own name as body.
@@ -133,7 +130,6 @@ impl Backend {
                 shared(seen.clone());
                 match script(&seen, stream) {
                     Then::Keep => {}
-                    Then::Close => return Then::Close,
                     then => return then,
                 }
             }
@@ -318,10 +314,5 @@ fn fill(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<()> {
 
 /// An address on which nothing listens, so that connections to it are refused.
 pub fn refusing() -> SocketAddr {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-    socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().expect("an address").into()).expect("a free port");
-    let address = socket.local_addr().expect("bound").as_socket().expect("an address");
-    // Stays bound for ever, so that no other program gets the port while the tests run.
-    std::mem::forget(socket);
-    address
+    reserved()
 }

@@ -11,6 +11,7 @@ pub mod frames;
 pub mod gate;
 pub mod load;
 pub mod names;
+pub mod ports;
 pub mod postgres;
 pub mod process;
 pub mod response;
@@ -30,6 +31,7 @@ pub use client::{Conn, Fault, Framing, Response, get, request};
 pub use engine::Engine;
 pub use gate::Gate;
 pub use load::Load;
+pub use ports::reserved;
 pub use postgres::{Database, Store};
 pub use process::Proc;
 pub use terminal::terminal;
@@ -90,8 +92,8 @@ pub fn skip(variable: &str, missing: &str, skipped: &str) {
 }
 
 /// The repository's root.
-pub fn root() -> &'static std::path::Path {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// A new named pipe, opened for both directions, so that opening does not wait for another program.

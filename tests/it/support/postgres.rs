@@ -1,7 +1,6 @@
 //! A PostgreSQL server that is started once for the test process, with a database for each test that asks for one. Tests
-//! that stop or pause the server start one of their own.
+//! that stop or pause the server start one of their own. The unit tests of the store use this file, too.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,6 +8,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::ports::reserved;
 use super::{aloud, until, watchdog};
 
 /// Which kind of database.
@@ -89,7 +89,7 @@ impl Postgres {
         let folder = template(&programs);
         prepare(&folder.join("data"));
         let mut server = Self {
-            port: free_port(),
+            port: reserved().port(),
             folder,
             child: None,
             settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
@@ -136,13 +136,9 @@ impl Postgres {
 
     /// Stops all its processes by SIGSTOP: everything stays connected, and nothing answers.
     pub fn pause(&self) {
-        for pid in self.family() {
-            let _ = kill_process(pid, Signal::STOP);
-        }
-        until("PostgreSQL is stopped", || {
-            let state = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).ok()?;
-            state.rsplit_once(')')?.1.trim_start().starts_with('T').then_some(())
-        });
+        // The postmaster first: then it starts no process that would be missed.
+        stop(&[Pid::from_child(self.child.as_ref().expect("running"))]);
+        stop(&self.family());
     }
 
     /// Goes on after [`Postgres::pause`], by SIGCONT.
@@ -167,7 +163,6 @@ impl Postgres {
     /// Ends it at once and closes all of its connections. [`Postgres::run`] starts it again.
     pub fn stop(&mut self) {
         let Some(mut child) = self.child.take() else { return };
-        self.child = None;
         let pid = Pid::from_child(&child);
         // SIGQUIT is an immediate shutdown, with which its children end, too.
         let _ = kill_process(pid, Signal::QUIT);
@@ -198,6 +193,21 @@ impl Drop for Postgres {
         let _ = std::fs::remove_dir_all(&self.folder);
         watchdog::dir_gone(&self.folder);
     }
+}
+
+/// Stops processes by SIGSTOP, and waits until each is stopped or has ended.
+fn stop(processes: &[Pid]) {
+    for pid in processes {
+        let _ = kill_process(*pid, Signal::STOP);
+    }
+    until("PostgreSQL is stopped", || {
+        let still = |pid: &Pid| {
+            let stat =
+                std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with(['T', 'Z', 'X']))
+        };
+        processes.iter().all(still).then_some(())
+    });
 }
 
 /// The folder with `initdb` and `postgres`.
@@ -273,13 +283,4 @@ fn new_folder() -> PathBuf {
         assert!(owned.success(), "chown of {}", folder.display());
     }
     folder
-}
-
-/// A port that was free a moment ago, since PostgreSQL can't choose one and tell it. It is below the ports that Linux gives
-/// to connections, so that no connection takes it while the server is stopped.
-pub fn free_port() -> u16 {
-    (0..1_000)
-        .map(|_| fastrand::u16(20_000..32_000))
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .expect("a free port")
 }
