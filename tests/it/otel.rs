@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::support::backend::{OK, Seen, Then, refusing};
 use crate::support::engine::each_engine;
-use crate::support::secure::{Papers, SecureBackend};
+use crate::support::secure::Papers;
+use crate::support::tls_ends::SecureBackend;
 use crate::support::{Backend, Balancer, Engine, Setup, request, until};
 
 each_engine! {
@@ -272,7 +273,7 @@ fn a_collector_is_spoken_to_by_tls() {
     let setup = Setup::auto();
     let folder = setup.folder().to_owned();
     Papers::named(&folder, "ca").pair("collector", &["localhost"]);
-    let (collector, backend) = (SecureBackend::start(&folder, "collector"), Backend::named("a"));
+    let (collector, backend) = (SecureBackend::echoing(&folder, "collector"), Backend::named("a"));
     let roots = folder.join("ca.pem");
     let setup = setup.backend(backend.address()).env("SSL_CERT_FILE", roots.to_str().expect("UTF-8"));
     for (host, cause) in [("localhost", None), ("127.0.0.1", Some("not valid for name"))] {
@@ -298,7 +299,7 @@ fn a_collector_is_trusted_once_the_system_has_its_root() {
     Papers::named(&folder, "other");
     let roots = folder.join("roots.pem");
     std::fs::copy(folder.join("other.pem"), &roots).expect("copied");
-    let (collector, backend) = (SecureBackend::start(&folder, "collector"), Backend::named("a"));
+    let (collector, backend) = (SecureBackend::echoing(&folder, "collector"), Backend::named("a"));
     let url = format!("https://localhost:{}", collector.address.port());
     let setup = setup.backend(backend.address()).set("otel.endpoint", json!(url));
     let balancer = setup.env("SSL_CERT_FILE", roots.to_str().expect("UTF-8")).start();

@@ -10,7 +10,8 @@ use serde_json::json;
 use super::{handshakes, until_alone};
 use crate::support::backend::OK;
 use crate::support::frames::{END_HEADERS, END_STREAM, Frames, HEADERS, PREFACE, SETTINGS, frame, get};
-use crate::support::tls_ends::{begin, client, door, setup, shake_hands};
+use crate::support::secure::tls_port;
+use crate::support::tls_ends::{begin, client, setup, shake_hands};
 use crate::support::{Backend, Balancer, PATIENCE, Setup, get as plain_get, until};
 
 /// Connections for each kind of fault.
@@ -31,7 +32,7 @@ impl Bench {
     fn of(change: impl FnOnce(Setup) -> Setup, alpn: &[&str]) -> Self {
         let backend = Backend::answering(OK);
         let balancer = change(setup().backend(backend.address())).start();
-        let (door, config) = (door(&balancer), Arc::new(client(balancer.folder(), VERSIONS, alpn)));
+        let (door, config) = (tls_port(&balancer), Arc::new(client(balancer.folder(), VERSIONS, alpn)));
         Self { _backend: backend, balancer, door, config }
     }
 

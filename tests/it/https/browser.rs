@@ -3,7 +3,8 @@
 //! Without Chromium this is skipped, and says so; `BALANCER_TEST_REQUIRE_BROWSER=1` makes that a failure.
 
 use crate::support::browser::{ENTER, here};
-use crate::support::tls_ends::{door, setup};
+use crate::support::secure::tls_port;
+use crate::support::tls_ends::setup;
 use crate::support::{Backend, Browser};
 
 #[test]
@@ -14,7 +15,7 @@ fn the_dashboard_is_there_over_http2() {
     let backend = Backend::named("a");
     let balancer = setup().backend(backend.address()).start();
     let browser = Browser::start();
-    browser.open(&format!("https://localhost:{}/-/dashboard", door(&balancer).port()));
+    browser.open(&format!("https://localhost:{}/-/dashboard", tls_port(&balancer).port()));
     browser.sees("#link", "live");
     browser.sees("#line a[data-part=store]", "store up");
     let protocols = "return [...performance.getEntriesByType('navigation'), \

@@ -9,7 +9,8 @@ use serde_json::json;
 
 use super::handshakes;
 use crate::support::backend::OK;
-use crate::support::tls_ends::{door, setup};
+use crate::support::secure::tls_port;
+use crate::support::tls_ends::setup;
 use crate::support::{Backend, Balancer, Then, aloud, in_ci, installed, until};
 
 /// Whether all of them are there.
@@ -42,7 +43,7 @@ fn run(balancer: &Balancer, program: &str, args: &[&str], input: &[u8]) -> (bool
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n";
 
 fn s_client(balancer: &Balancer, more: &[&str]) -> (bool, String) {
-    let at = door(balancer).to_string();
+    let at = tls_port(balancer).to_string();
     let always = ["s_client", "-connect", &at, "-CAfile", "server.pem", "-verify_return_error", "-ign_eof"];
     run(balancer, "openssl", &[&always[..], more].concat(), REQUEST)
 }
@@ -104,7 +105,7 @@ fn openssl_changes_its_keys() {
     let backend = Backend::answering(OK);
     let balancer = setup().backend(backend.address()).start();
     let mut child = Command::new("openssl")
-        .args(["s_client", "-connect", &door(&balancer).to_string(), "-tls1_3", "-msg"])
+        .args(["s_client", "-connect", &tls_port(&balancer).to_string(), "-tls1_3", "-msg"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -142,7 +143,7 @@ fn curl_speaks_both() {
     let balancer = setup().set("frontend.h2c", json!(true)).backend(backend.address()).start();
     let body: Vec<u8> = (0..3u32 << 20).map(|n| (n ^ n >> 8) as u8).collect();
     std::fs::write(balancer.folder().join("up"), &body).unwrap();
-    let port = door(&balancer).port();
+    let port = tls_port(&balancer).port();
     let url = format!("https://a.example:{port}/");
     let plain = format!("http://{}/", balancer.address);
     let resolve = format!("a.example:{port}:127.0.0.1");
@@ -200,7 +201,7 @@ fn large_uploads_may_be_refused_one_after_the_other() {
     let backend = echo();
     let none = json!({ "capacity": 0, "rate_per_sec": 0 });
     let balancer = setup().backend(backend.address()).set("rate_limit.default", none).start();
-    let url = format!("https://localhost:{}/", door(&balancer).port());
+    let url = format!("https://localhost:{}/", tls_port(&balancer).port());
     std::fs::write(balancer.folder().join("up"), vec![b'x'; 200_000]).unwrap();
     let args = ["-n", "1000", "-c", "1", "-m", "50", "-d", "up", &url];
     let (is_well, said) = run(&balancer, "h2load", &args, b"");
@@ -215,7 +216,7 @@ fn nghttp_and_h2load_are_served() {
     }
     let backend = echo();
     let balancer = setup().backend(backend.address()).start();
-    let url = format!("https://localhost:{}/", door(&balancer).port());
+    let url = format!("https://localhost:{}/", tls_port(&balancer).port());
     let body = vec![b'x'; 500_000];
     std::fs::write(balancer.folder().join("up"), &body).unwrap();
     let (is_well, said) = run(&balancer, "nghttp", &["-d", "up", &url], b"");

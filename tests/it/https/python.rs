@@ -6,7 +6,8 @@
 use std::io::Write;
 use std::process::Command;
 
-use crate::support::tls_ends::{door, setup};
+use crate::support::secure::tls_port;
+use crate::support::tls_ends::setup;
 use crate::support::{Backend, Balancer, Then, root, skip};
 
 /// The interpreter; `None`, said aloud, where there is none.
@@ -68,7 +69,7 @@ fn httpx_speaks_http2() {
     let Some(python) = python() else { return };
     let backend = echo();
     let balancer = setup().backend(backend.address()).start();
-    let url = format!("https://{}", door(&balancer));
+    let url = format!("https://{}", tls_port(&balancer));
     run(&python, "httpx_client.py", &[&url, "server.pem"], &balancer);
 }
 
@@ -77,7 +78,7 @@ fn hyper_h2_finds_no_fault() {
     let Some(python) = python() else { return };
     let backend = echo();
     let balancer = setup().backend(backend.address()).start();
-    let at = door(&balancer);
+    let at = tls_port(&balancer);
     let (host, port) = (at.ip().to_string(), at.port().to_string());
     run(&python, "h2_client.py", &[&host, &port, "server.pem"], &balancer);
 }
@@ -89,7 +90,7 @@ fn sslyze_finds_nothing_but_that_the_certificate_is_signed_by_itself() {
     let balancer = setup().backend(backend.address()).start();
     let output = Command::new(python)
         .args(["-m", "sslyze", "--mozilla_config=intermediate", "--json_out=scan.json"])
-        .arg(door(&balancer).to_string())
+        .arg(tls_port(&balancer).to_string())
         .current_dir(balancer.folder())
         .output()
         .expect("it starts");

@@ -11,7 +11,8 @@ use serde_json::json;
 use super::until_alone;
 use crate::support::backend::OK;
 use crate::support::client::head;
-use crate::support::tls_ends::{Tls, VERSIONS, begin, client, door, open, setup, shake_hands};
+use crate::support::secure::tls_port;
+use crate::support::tls_ends::{Tls, VERSIONS, begin, client, open, setup, shake_hands};
 use crate::support::{Backend, Balancer, Conn, Fault, Framing, Gate, Then, until};
 
 fn started() -> (Backend, Balancer) {
@@ -120,7 +121,7 @@ fn endless() -> Backend {
 /// A connection on which the kernel holds little of what its client has not read.
 fn narrow(balancer: &Balancer, version: &'static SupportedProtocolVersion) -> Conn<Tls> {
     let config = Arc::new(client(balancer.folder(), &[version], &[]));
-    let tls = begin(door(balancer), &config);
+    let tls = begin(tls_port(balancer), &config);
     let _ = socket2::SockRef::from(&tls.sock).set_recv_buffer_size(32 * 1024);
     Conn::over(shake_hands(tls))
 }
@@ -184,7 +185,7 @@ fn requests_may_come_with_the_last_of_the_handshake() {
         let balancer = setup().backend(backend.address()).set("frontend.max_head_bytes", json!(most)).start();
         let body = pattern(300_000);
         let config = Arc::new(client(balancer.folder(), &[&rustls::version::TLS13], &[]));
-        let mut tls = begin(door(&balancer), &config);
+        let mut tls = begin(tls_port(&balancer), &config);
         tls.conn.set_buffer_limit(None);
         let text =
             [head("GET", "/first", &[], None), head("POST", "/second", &[], Some(body.len())), body.clone()];

@@ -1,16 +1,15 @@
-//! TLS in tests: an authority that the test makes, a client that trusts it, and a backend with a certificate of it.
+//! TLS in tests: an authority that the test makes, and a client that trusts it.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
 
 use super::{Balancer, PATIENCE, Setup};
@@ -67,12 +66,14 @@ impl<'a> Papers<'a> {
     }
 }
 
-fn chain(folder: &Path, name: &str) -> Vec<CertificateDer<'static>> {
+/// The certificates in `NAME.pem` of that folder.
+pub fn chain(folder: &Path, name: &str) -> Vec<CertificateDer<'static>> {
     let file = folder.join(format!("{name}.pem"));
     CertificateDer::pem_file_iter(file).expect("a file").collect::<Result<_, _>>().expect("certificates")
 }
 
-fn key(folder: &Path, name: &str) -> PrivateKeyDer<'static> {
+/// The key in `NAME.key` of that folder.
+pub fn key(folder: &Path, name: &str) -> PrivateKeyDer<'static> {
     PrivateKeyDer::from_pem_file(folder.join(format!("{name}.key"))).expect("a key")
 }
 
@@ -137,60 +138,4 @@ impl SecureConn {
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
         Ok(SecureAnswer { status, body: String::from_utf8_lossy(&body).into_owned() })
     }
-}
-
-/// A backend that speaks TLS and answers each request with the head of that request. Its threads end with the test process.
-pub struct SecureBackend {
-    pub address: SocketAddr,
-    connections: Arc<AtomicUsize>,
-    requests: Arc<AtomicUsize>,
-}
-
-impl SecureBackend {
-    /// Starts one with that pair of the folder.
-    pub fn start(folder: &Path, pair: &str) -> Self {
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_no_client_auth()
-            .with_single_cert(chain(folder, pair), key(folder, pair))
-            .expect("they fit");
-        let config = Arc::new(config);
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("bound");
-        let (connections, requests) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
-        let own = (Arc::clone(&connections), Arc::clone(&requests));
-        std::thread::spawn(move || {
-            for socket in listener.incoming().flatten() {
-                own.0.fetch_add(1, Ordering::SeqCst);
-                let session = ServerConnection::new(Arc::clone(&config)).expect("a session");
-                let (mut stream, requests) = (StreamOwned::new(session, socket), Arc::clone(&own.1));
-                std::thread::spawn(move || {
-                    while let Some(seen) = read_head(&mut stream) {
-                        requests.fetch_add(1, Ordering::SeqCst);
-                        let _ =
-                            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{seen}", seen.len());
-                        let _ = stream.flush();
-                    }
-                });
-            }
-        });
-        Self { address, connections, requests }
-    }
-
-    /// How many connections and whole requests there were so far, health checks among them.
-    pub fn counts(&self) -> (usize, usize) {
-        (self.connections.load(Ordering::SeqCst), self.requests.load(Ordering::SeqCst))
-    }
-}
-
-/// Reads the head of a request; `None` when the connection has ended, or the handshake failed.
-fn read_head(stream: &mut impl Read) -> Option<String> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).ok()?;
-        head.push(byte[0]);
-    }
-    Some(String::from_utf8_lossy(&head).into_owned())
 }

@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
     SupportedProtocolVersion,
 };
 use serde_json::json;
 
+use super::secure::{chain, key, tls_port};
 use super::{Balancer, Conn, Engine, PATIENCE, Setup};
 
 /// A client's end of a TLS connection.
@@ -32,16 +32,11 @@ pub fn certify(folder: &Path) {
     std::fs::write(folder.join("server.key"), made.signing_key.serialize_pem()).unwrap();
 }
 
-fn certificate(folder: &Path) -> CertificateDer<'static> {
-    CertificateDer::from_pem_file(folder.join("server.pem")).unwrap()
-}
-
-/// The configuration of a backend that has that certificate.
-pub fn server(folder: &Path) -> Arc<ServerConfig> {
-    let key = PrivateKeyDer::from_pem_file(folder.join("server.key")).unwrap();
+/// The configuration of a server that has that pair.
+fn server(folder: &Path, pair: &str) -> Arc<ServerConfig> {
     let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let builder = builder.with_protocol_versions(&VERSIONS).unwrap().with_no_client_auth();
-    Arc::new(builder.with_single_cert(vec![certificate(folder)], key).unwrap())
+    Arc::new(builder.with_single_cert(chain(folder, pair), key(folder, pair)).unwrap())
 }
 
 /// A setup with a TLS port, to which the plain port does not redirect.
@@ -54,17 +49,10 @@ pub fn setup() -> Setup {
         .set("tls.redirect", json!(false))
 }
 
-/// The address of the TLS port.
-#[track_caller]
-pub fn door(balancer: &Balancer) -> SocketAddr {
-    let line = balancer.proc.wait_out("listening on https://");
-    line.rsplit("https://").next().and_then(|text| text.trim().parse().ok()).expect("an address")
-}
-
-/// A client that trusts the certificate in that folder, and speaks these versions.
+/// A client that trusts `server.pem` in that folder, and speaks these versions.
 pub fn client(folder: &Path, versions: &[&'static SupportedProtocolVersion], alpn: &[&str]) -> ClientConfig {
     let mut roots = RootCertStore::empty();
-    roots.add(certificate(folder)).unwrap();
+    roots.add(chain(folder, "server").remove(0)).unwrap();
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let builder = builder.with_protocol_versions(versions).unwrap();
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
@@ -96,7 +84,7 @@ pub fn shake_hands(mut tls: Tls) -> Tls {
 #[track_caller]
 pub fn open(balancer: &Balancer, version: &'static SupportedProtocolVersion) -> Conn<Tls> {
     let config = Arc::new(client(balancer.folder(), &[version], &["http/1.1"]));
-    Conn::over(shake_hands(begin(door(balancer), &config)))
+    Conn::over(shake_hands(begin(tls_port(balancer), &config)))
 }
 
 /// A backend's end of a TLS connection.
@@ -106,15 +94,20 @@ pub type Served = StreamOwned<ServerConnection, TcpStream>;
 pub struct SecureBackend {
     pub address: SocketAddr,
     connections: Arc<AtomicUsize>,
+    echoed: Arc<AtomicUsize>,
     stopped: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl SecureBackend {
-    /// Uses the certificate in that folder, and calls `script` for every connection. When the script returns, the
+    /// Uses the pair `server` of that folder, and calls `script` for every connection. When the script returns, the
     /// connection ends without a close_notify, unless the script has sent one.
     pub fn start(folder: &Path, script: impl Fn(&mut Served) + Send + Sync + 'static) -> Self {
-        let (config, script) = (server(folder), Arc::new(script));
+        Self::with(server(folder, "server"), script)
+    }
+
+    fn with(config: Arc<ServerConfig>, script: impl Fn(&mut Served) + Send + Sync + 'static) -> Self {
+        let script = Arc::new(script);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (connections, stopped) = <(Arc<AtomicUsize>, Arc<AtomicBool>)>::default();
@@ -132,12 +125,29 @@ impl SecureBackend {
                 std::thread::spawn(move || script(&mut StreamOwned::new(session, socket)));
             }
         });
-        Self { address, connections, stopped, thread: Some(thread) }
+        Self { address, connections, echoed: Arc::default(), stopped, thread: Some(thread) }
     }
 
     /// Answers every request with those bytes.
     pub fn answering(folder: &Path, bytes: &'static [u8]) -> Self {
         Self::start(folder, move |tls| while request(tls).is_some() && tls.write_all(bytes).is_ok() {})
+    }
+
+    /// Uses that pair of the folder, and answers every request with its own head.
+    pub fn echoing(folder: &Path, pair: &str) -> Self {
+        let echoed = Arc::<AtomicUsize>::default();
+        let own = Arc::clone(&echoed);
+        let mut backend = Self::with(server(folder, pair), move |tls| {
+            while let Some(head) = request(tls) {
+                own.fetch_add(1, Ordering::SeqCst);
+                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{head}", head.len());
+                if tls.write_all(answer.as_bytes()).and_then(|()| tls.flush()).is_err() {
+                    return;
+                }
+            }
+        });
+        backend.echoed = echoed;
+        backend
     }
 
     pub fn url(&self) -> serde_json::Value {
@@ -147,6 +157,11 @@ impl SecureBackend {
     /// How many connections it accepted.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+
+    /// How many requests were echoed, health checks among them.
+    pub fn echoed(&self) -> usize {
+        self.echoed.load(Ordering::SeqCst)
     }
 }
 
