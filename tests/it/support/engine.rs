@@ -11,7 +11,7 @@ pub enum Engine {
     TinyHttp,
 }
 
-/// Every engine that is built. `each_engine!` makes one test for each.
+/// Every engine, in the order of the table's columns. `each_engine!` makes one test for each that is built.
 pub const ENGINES: &[Engine] = &[Engine::Epoll, Engine::TinyHttp];
 
 impl Engine {

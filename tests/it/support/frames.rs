@@ -1,6 +1,6 @@
 //! A client for HTTP/2 that sends the frames that a test wants, and reads frames (RFC 9113 §4.1).
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Mutex;
 
@@ -139,13 +139,23 @@ impl Frames {
         tls.write_all(bytes).and_then(|()| tls.flush()).is_ok()
     }
 
+    #[track_caller]
     fn read(&self, buffer: &mut [u8]) -> Option<()> {
         let socket = &mut &self.stream;
-        let Some(session) = &self.session else { return socket.read_exact(buffer).ok() };
-        rustls::Stream { conn: &mut *session.lock().unwrap(), sock: socket }.read_exact(buffer).ok()
+        let read = match &self.session {
+            None => socket.read_exact(buffer),
+            Some(session) => {
+                rustls::Stream { conn: &mut *session.lock().unwrap(), sock: socket }.read_exact(buffer)
+            }
+        };
+        let late =
+            |error: &std::io::Error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+        assert!(!read.as_ref().is_err_and(late), "neither a frame nor the end came within {PATIENCE:?}");
+        read.ok()
     }
 
     /// The next frame; `None` when the connection has ended.
+    #[track_caller]
     pub fn next(&self) -> Option<Frame> {
         let mut header = [0; 9];
         self.read(&mut header)?;
@@ -156,6 +166,7 @@ impl Frames {
     }
 
     /// The next frame of that kind. Panics if the connection ends before.
+    #[track_caller]
     pub fn wait(&self, kind: u8) -> Frame {
         loop {
             let next =
@@ -167,6 +178,7 @@ impl Frames {
     }
 
     /// Reads to the end of the connection. Returns the code of the last GOAWAY, if there was one.
+    #[track_caller]
     pub fn end(&self) -> Option<u32> {
         let mut code = None;
         while let Some(next) = self.next() {

@@ -9,11 +9,12 @@ use super::PATIENCE;
 pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
 impl Gate {
-    /// Waits until it is open; gives up after [`PATIENCE`], so that a failed test leaves no thread behind.
+    /// Waits until it is open. Gives up at last, so that a failed test leaves no thread behind, but after all that a test
+    /// waits for has failed: what goes on without the gate must not look as if it had been opened.
     pub fn wait(&self) {
         let (open, opened) = &*self.0;
         let guard = open.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = opened.wait_timeout_while(guard, PATIENCE, |open| !*open);
+        drop(opened.wait_timeout_while(guard, PATIENCE * 4, |open| !*open));
     }
 
     /// Whether it is open.

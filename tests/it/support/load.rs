@@ -70,7 +70,9 @@ impl Load {
     fn end(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
         for thread in self.threads.drain(..) {
-            let _ = thread.join();
+            if thread.join().is_err() {
+                self.shared.fault("a client panicked".to_owned());
+            }
         }
     }
 }

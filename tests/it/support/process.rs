@@ -66,15 +66,11 @@ impl Output {
         }
     }
 
-    fn wait_end(&self, deadline: Instant) {
-        let mut state = self.lock();
-        while !state.1 {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            state = self.grown.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
+    /// Whether the output has ended, for which it waits up to [`PATIENCE`].
+    fn wait_end(&self) -> bool {
+        let state = self.lock();
+        let ended = self.grown.wait_timeout_while(state, PATIENCE, |state| !state.1);
+        ended.unwrap_or_else(PoisonError::into_inner).0.1
     }
 }
 
@@ -201,8 +197,8 @@ impl Proc {
         let deadline = Instant::now() + patience;
         loop {
             if let Some(status) = self.poll() {
-                self.stdout.wait_end(deadline);
-                self.stderr.wait_end(deadline);
+                let whole = self.stdout.wait_end() && self.stderr.wait_end();
+                assert!(whole, "something that it started holds its output open\n{}", self.story());
                 return status;
             }
             assert!(Instant::now() < deadline, "still running after {patience:?}\n{}", self.story());

@@ -94,7 +94,8 @@ pub fn parse(head: &[u8]) -> Result<Response, Fault> {
     let status_line = lines.next().unwrap_or_default();
     let (version, rest) = status_line.split_once(' ').ok_or_else(|| bad("no status line"))?;
     let (code, reason) = rest.split_once(' ').ok_or_else(|| bad("no space behind the status"))?;
-    if !matches!(version, "HTTP/1.1" | "HTTP/1.0") || code.len() != 3 {
+    let three_digits = code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_digit());
+    if !matches!(version, "HTTP/1.1" | "HTTP/1.0") || !three_digits {
         return Err(bad("no status line"));
     }
     let status: u16 = code.parse().map_err(|_| bad("no status"))?;

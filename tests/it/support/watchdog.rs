@@ -71,9 +71,13 @@ pub fn gone(pid: u32) {
     tell(&format!("gone {pid}"));
 }
 
-/// Has that folder removed if the test process dies.
+/// Has that folder removed if the test process dies. One with a blank in its path is left, because to the shell that would be
+/// the paths of two others.
 pub fn dir(path: &Path) {
-    tell(&format!("dir {}", path.display()));
+    let path = path.to_string_lossy();
+    if !path.contains(char::is_whitespace) {
+        tell(&format!("dir {path}"));
+    }
 }
 
 /// The folder was removed.
