@@ -36,7 +36,7 @@ pub fn python() -> Option<String> {
     None
 }
 
-/// What another project's validator says of each configuration by the schema: nothing, or what is wrong.
+/// Whether another project's validator takes each configuration by the schema.
 fn judge(python: &str, schema: &str, configurations: &[String]) -> Vec<bool> {
     const SCRIPT: &str = "import json, sys, jsonschema\n\
         schema, *files = map(json.loads, json.load(sys.stdin))\n\
@@ -44,7 +44,9 @@ fn judge(python: &str, schema: &str, configurations: &[String]) -> Vec<bool> {
         kind.check_schema(schema)\n\
         for file in files: print(kind(schema).is_valid(file))\n";
     let texts = [schema].into_iter().chain(configurations.iter().map(String::as_str));
-    run(python, SCRIPT, texts.collect()).lines().map(|line| line == "True").collect()
+    let judged: Vec<bool> = run(python, SCRIPT, texts.collect()).lines().map(|line| line == "True").collect();
+    assert_eq!(judged.len(), configurations.len());
+    judged
 }
 
 /// What a script prints that is given these texts, as a list on its stdin: an argument may be too long.
@@ -115,7 +117,7 @@ fn the_schema_takes_what_the_program_takes() {
     }
 }
 
-/// Each of the three faults of which docs/configuration.md shows what `balancer check` says is one that a schema can find.
+/// A schema can find each of the three faults that `balancer check` finds in the wrong file of docs/configuration.md.
 #[test]
 fn the_schema_finds_all_that_is_wrong_in_the_wrong_file_of_the_page() {
     let wrong = block("configuration.md", "config.json");

@@ -12,7 +12,6 @@ each_engine! {
 }
 
 fn via_names_us_and_a_loop_is_508(engine: Engine) {
-    // A balancer whose backend is the balancer itself, behind a name that no check of the configuration recognises.
     let backend = Backend::answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nVia: 1.1 inner\r\n\r\n");
     let balancer = Setup::on(engine).backend(backend.address()).start();
     let answer = request(balancer.address, "GET", "/", &[("Via", "1.0 front")], b"").expect(200);
@@ -22,6 +21,7 @@ fn via_names_us_and_a_loop_is_508(engine: Engine) {
     let back = answer.all("via").join(", ");
     assert!(back.starts_with("1.1 inner"), "{back}");
 
+    // A request that comes back to us names us in its Via.
     let own = via.rsplit(", ").next().unwrap();
     let looped = request(balancer.address, "GET", "/", &[("Via", own)], b"");
     looped.problem(508);
@@ -98,7 +98,7 @@ fn request_ids_and_trace_parents(engine: Engine) {
             let made = uuid::Uuid::parse_str(&sent[0]).expect("a UUID");
             assert_eq!(made.get_version_num(), 7, "{made}");
         }
-        // Ours would say "not sampled", which switches off the traces of whoever is behind us.
+        // None is made: ours would say "not sampled", which switches off the traces of whoever is behind us.
         let parents = seen.all("traceparent");
         assert_eq!(parents, if trace_kept { vec![trace] } else { vec![] }, "{trace:?}: {:?}", seen.lines());
         let states = seen.all("tracestate");
@@ -107,14 +107,16 @@ fn request_ids_and_trace_parents(engine: Engine) {
     // Without one there is none, and the log knows none.
     let logging = Setup::on(engine).backend(backend.address()).set("log.access", json!(true)).start();
     let fields = |trace| [("Traceparent", trace)];
-    for (fields, kept) in [(&[][..], false), (&fields("garbage"), false), (&fields(good), true)] {
-        request(logging.address, "GET", &format!("/{}", kept as u8), fields, b"").expect(200);
+    let cases =
+        [("/none", &[][..], false), ("/garbage", &fields("garbage"), false), ("/good", &fields(good), true)];
+    for (path, fields, kept) in cases {
+        request(logging.address, "GET", path, fields, b"").expect(200);
         let seen = backend.seen().pop().unwrap();
         assert_eq!(seen.all("traceparent"), if kept { vec![good] } else { vec![] });
         if engine.can(Case::Spelling) {
             assert_eq!(seen.lines().contains(&format!("Traceparent: {good}")), kept, "{:?}", seen.lines());
         }
-        let line = logging.proc.wait_out(&format!("\"path\":\"/{}\"", kept as u8));
+        let line = logging.proc.wait_out(&format!("\"path\":\"{path}\""));
         let id = if kept { "\"4bf92f3577b34da6a3ce929d0e0e4736\"" } else { "null" };
         assert!(line.contains(&format!("\"trace_id\":{id}")), "{line}");
     }

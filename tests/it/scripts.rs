@@ -21,6 +21,7 @@ const BUILD: Duration = Duration::from_secs(900);
 fn git_status() -> String {
     let output =
         Command::new("git").args(["status", "--porcelain"]).current_dir(root()).output().expect("git");
+    assert!(output.status.success(), "{output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -259,6 +260,7 @@ fn run_sh_that_is_killed_leaves_no_orphan() {
     let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut proc = run_sh(&[], folder.path(), Some(&fake_cargo(elsewhere.path())));
     let below = descendants(proc.pid());
+    assert!(below.len() >= 4, "two backends, the balancer and the guard: {below:?}");
     proc.kill();
     until("everything has ended", || below.iter().all(|pid| !alive(*pid)).then_some(()));
 }

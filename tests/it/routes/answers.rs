@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{routed, setup};
 use crate::support::backend::{Then, refusing};
 use crate::support::engine::each_engine;
-use crate::support::{Backend, Conn, Engine, request};
+use crate::support::{Backend, Conn, Engine, Fault, Setup, request};
 
 each_engine! {
     clients_are_sent_elsewhere,
@@ -40,9 +40,14 @@ fn clients_are_sent_elsewhere(engine: Engine) {
             assert!(answer.field("x-request-id").is_some() && answer.field("date").is_some(), "{answer:?}");
         }
     }
-    // A body that is not read does not become the next request.
+    // A body that is not read does not become the next request: that is another one behind it, or there is none.
     let mut conn = Conn::open(balancer.address);
     conn.ask("POST", "/here", &[], &[b'x'; 100_000]).expect(303);
+    let _ = conn.try_send("GET /here/next HTTP/1.1\r\nHost: any\r\n\r\n");
+    match conn.read("GET") {
+        Ok(next) => assert_eq!(next.status, 303, "{next:?}"),
+        Err(fault) => assert!(matches!(fault, Fault::Closed | Fault::Reset), "{fault:?}"),
+    }
     // HTTP/1.0 without a Host.
     let mut conn = Conn::open(balancer.address);
     conn.send("GET /host HTTP/1.0\r\n\r\n");
@@ -82,7 +87,7 @@ fn refusals_have_a_page_for_browsers(engine: Engine) {
         { "path": "/closed", "pool": "default", "deny": "127.0.0.1", "errors": { "403": "closed.html" } },
         { "path": "/busy", "pool": "default", "limit": "0/s", "errors": { "429": "closed.html" } },
     ]);
-    let setup = crate::support::Setup::on(engine).backend(refusing()).set("routes", routes);
+    let setup = Setup::on(engine).backend(refusing()).set("routes", routes);
     std::fs::write(setup.folder().join("sorry.html"), "<h1>Sorry</h1>").expect("written");
     std::fs::write(setup.folder().join("closed.html"), "<h1>Closed</h1>").expect("written");
     let balancer = setup.start();

@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::support::balancer::PROGRAM;
-use crate::support::{Backend, Engine, Setup};
+use crate::support::{Backend, Engine, Setup, request};
 
 #[test]
 fn a_wrong_route_is_told_with_its_place() {
@@ -51,13 +51,24 @@ fn a_wrong_route_is_told_with_its_place() {
 #[test]
 fn unusual_spellings_are_taken() {
     let backend = Backend::named("a");
-    for route in [
-        json!({ "host": "EXAMPLE.test.", "pool": "default" }),
-        json!({ "host": "[2001:DB8::0:1]", "pool": "default" }),
-        json!({ "host": null, "path": "//a/./b", "pool": "default", "strip_prefix": true }),
-        json!({ "pool": "default", "redirect": null, "respond": null, "limit": null, "buckets": [] }),
+    for (mut route, host, target) in [
+        (json!({ "host": "EXAMPLE.test.", "pool": "default" }), "example.test", "/"),
+        (json!({ "host": "[2001:DB8::0:1]", "pool": "default" }), "[2001:db8::1]", "/"),
+        (
+            json!({ "host": null, "path": "//a/./b", "pool": "default", "strip_prefix": true }),
+            "any",
+            "/a/b/c",
+        ),
+        (
+            json!({ "pool": "default", "redirect": null, "respond": null, "limit": null, "buckets": [] }),
+            "any",
+            "/",
+        ),
     ] {
-        let setup = Setup::on(Engine::Epoll).backend(backend.address()).set("routes", json!([route]));
-        setup.start().get("/").expect(200);
+        route["set_response_headers"] = json!({ "X-Route": "met" });
+        let balancer =
+            Setup::on(Engine::Epoll).backend(backend.address()).set("routes", json!([route])).start();
+        let answer = request(balancer.address, "GET", target, &[("Host", host)], b"").expect(200);
+        assert_eq!(answer.field("x-route"), Some("met"), "{route}");
     }
 }

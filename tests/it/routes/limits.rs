@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::{routed, setup};
 use crate::support::engine::each_engine;
-use crate::support::{Backend, Conn, Engine, Gate, Response, Then, request, until};
+use crate::support::{Backend, Conn, Engine, Gate, Then, request, until};
+use crate::terms::{bucket, violated};
 
 each_engine! {
     a_limit_is_each_clients_own_and_named_like_its_route,
@@ -17,15 +18,6 @@ each_engine! {
     preflights_at_once_are_bounded_as_well,
     no_number_of_routes_forgets_what_was_spent,
     the_log_and_the_api_name_what_refused,
-}
-
-fn bucket(name: &str, capacity: u64) -> Value {
-    json!({ "name": name, "amount": capacity, "per": "1d", "capacity": capacity })
-}
-
-/// The policies that a refusal names.
-fn violated(answer: &Response) -> Value {
-    answer.problem(429)["violated-policies"].clone()
 }
 
 fn a_limit_is_each_clients_own_and_named_like_its_route(engine: Engine) {

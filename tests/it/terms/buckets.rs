@@ -45,7 +45,7 @@ fn all_buckets_stand_in_the_policy_and_the_tightest_in_the_rest(engine: Engine) 
 
 fn a_refusal_takes_no_token_of_any_bucket(engine: Engine) {
     let slow = json!({ "name": "slow", "amount": 1, "per": "30d", "capacity": 2 });
-    let quick = json!({ "name": "quick", "amount": 2, "per": "1s", "capacity": 1 });
+    let quick = json!({ "name": "quick", "amount": 1, "per": "3s", "capacity": 1 });
     let (_backend, balancer) = limited(engine, json!([slow, quick]));
     let mut conn = Conn::open(balancer.address);
     conn.get("/").expect(200);
@@ -85,13 +85,6 @@ fn every_token_of_every_bucket_is_spent_once(engine: Engine) {
     assert_eq!(violated(&balancer.get("/")), json!(["b"]));
 }
 
-/// The value of a series.
-fn metric(balancer: &Balancer, series: &str) -> f64 {
-    let text = request(balancer.admin, "GET", "/metrics", &[], b"").expect(200).text();
-    let line = text.lines().find_map(|line| line.strip_prefix(series)).unwrap_or_else(|| panic!("{text}"));
-    line.trim().parse().unwrap()
-}
-
 fn a_shadow_bucket_refuses_nothing_and_is_not_seen(engine: Engine) {
     let mut shadow = bucket("trial", 2);
     shadow["mode"] = json!("shadow");
@@ -105,7 +98,7 @@ fn a_shadow_bucket_refuses_nothing_and_is_not_seen(engine: Engine) {
     let family = |decision: &str| {
         let series =
             format!("balancer_ratelimit_requests_total{{policy=\"default\",decision=\"{decision}\"}}");
-        metric(&balancer, &series)
+        balancer.metric(&series)
     };
     assert_eq!((family("allowed"), family("shadow_denied"), family("denied")), (2.0, 3.0, 1.0));
 
@@ -175,7 +168,7 @@ fn scripts_of_other_origins_can_see_a_refusal(engine: Engine) {
     let backend = Backend::named("a");
     let balancer = Setup::on(engine)
         .backend(backend.address())
-        .set("rate_limit.default", json!({ "buckets": [bucket("day", 1)] }))
+        .set("rate_limit.default", json!({ "buckets": [bucket("day", 2)] }))
         .set("rate_limit.cors", json!({ "origins": ["https://app.example"], "credentials": true }))
         .start();
     let origin = ("Origin", "https://app.example");
@@ -184,6 +177,10 @@ fn scripts_of_other_origins_can_see_a_refusal(engine: Engine) {
         let answer = request(balancer.address, "OPTIONS", "/x", &preflight, b"").expect(200);
         assert_eq!(fields(&answer), (None, None));
     }
+    // Another origin is a client like any other: its preflights cost a token, and it sees nothing.
+    let other = [("Origin", "https://evil.example"), preflight[1]];
+    let costly = request(balancer.address, "OPTIONS", "/x", &other, b"").expect(200);
+    assert_eq!(rest(&costly), Some(r#""day";r=1"#));
     request(balancer.address, "GET", "/x", &[origin], b"").expect(200);
     let refused = request(balancer.address, "GET", "/x", &[origin], b"");
     refused.problem(429);
@@ -194,8 +191,6 @@ fn scripts_of_other_origins_can_see_a_refusal(engine: Engine) {
     for name in ["RateLimit", "RateLimit-Policy", "Retry-After"] {
         assert!(exposed.split(", ").any(|one| one == name), "{exposed}");
     }
-    // Another origin is a client like any other: it sees nothing, and its preflights cost a token.
-    let other = [("Origin", "https://evil.example"), preflight[1]];
     let refused = request(balancer.address, "OPTIONS", "/x", &other, b"");
     refused.problem(429);
     assert_eq!(refused.field("access-control-allow-origin"), None);

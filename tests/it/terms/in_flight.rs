@@ -93,10 +93,15 @@ fn a_request_is_under_way_until_the_last_byte_of_its_answer(engine: Engine) {
     let balancer = bounded(engine, &backend, 1);
     let mut slow = Conn::open(balancer.address);
     slow.send(head("GET", "/slow", &[], None));
-    until("the answer has begun", || (backend.seen().len() == 1).then_some(()));
+    until("it is at the backend", || (backend.seen().len() == 1).then_some(()));
+    // The portable engine sends so short an answer as a whole.
+    let begun = (engine == Engine::Epoll).then(|| slow.read_head("GET").unwrap());
     assert_eq!(violated(&balancer.get("/")), json!(["concurrency"]));
     gate.open();
-    assert_eq!(slow.read("GET").unwrap().body, b"ok");
+    let framing = begun.unwrap_or_else(|| slow.read_head("GET").unwrap()).framing;
+    let mut body = Vec::new();
+    slow.read_body(framing, &mut |bytes| body.extend_from_slice(bytes)).unwrap();
+    assert_eq!(body, b"ok");
     until("there is room again", || (balancer.get("/").status == 200).then_some(()));
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::support::Response;
 
 /// A bucket that nothing flows into within a test.
-fn bucket(name: &str, capacity: u64) -> Value {
+pub fn bucket(name: &str, capacity: u64) -> Value {
     json!({ "name": name, "amount": capacity, "per": "1d", "capacity": capacity })
 }
 
@@ -26,6 +26,6 @@ fn rest(answer: &Response) -> Option<&str> {
 }
 
 /// The policies that a refusal names.
-fn violated(answer: &Response) -> Value {
+pub fn violated(answer: &Response) -> Value {
     answer.problem(429)["violated-policies"].clone()
 }

@@ -139,6 +139,7 @@ fn a_rule_sees_a_path_as_any_backend_may_read_it(engine: Engine) {
         "/static/..%2flogin",
         "/static/..%2Flogin?x=1",
         "/static/..%5clogin",
+        "/static/..\\login",
         "/static%2f..%2flogin",
         "/login;v=1",
         "/static/..;/login",
@@ -172,10 +173,6 @@ fn a_rule_sees_a_path_as_any_backend_may_read_it(engine: Engine) {
         let verdict = balancer.api("POST", "/-/v1/check", &question).expect(200).json();
         assert_eq!(verdict["decision"], "denied", "{target}: {verdict}");
     }
-    // A plain backslash does not come through the door today; a question about one is answered all the same.
-    let question = json!({ "address": "127.0.0.1", "path": "/static/..\\login" });
-    let verdict = balancer.api("POST", "/-/v1/check", &question).expect(200).json();
-    assert_eq!(verdict["decision"], "denied", "{verdict}");
     assert_eq!(backend.seen().len(), 1);
 }
 
