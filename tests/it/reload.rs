@@ -29,11 +29,14 @@ fn reload(balancer: &Balancer, setup: &Setup) -> Value {
     answer
 }
 
-/// The value of a series; 0 when it is not there.
-fn metric(balancer: &Balancer, series: &str) -> u64 {
-    let page = request(balancer.admin, "GET", "/-/metrics", &[], b"").expect(200).text();
-    let line = page.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
-    line.unwrap_or(0)
+/// How many reloads came to that: `success` or `failure`.
+fn reloads(balancer: &Balancer, result: &str) -> f64 {
+    balancer.metric(&format!("balancer_config_reloads_total{{result=\"{result}\"}}"))
+}
+
+/// Requests under way at backend `a`.
+fn under_way(balancer: &Balancer) -> f64 {
+    balancer.metric("balancer_backend_in_flight{pool=\"default\",backend=\"a\"}")
 }
 
 fn what_changed_is_in_force(engine: Engine) {
@@ -56,8 +59,9 @@ fn what_changed_is_in_force(engine: Engine) {
     gone.write();
     balancer.proc.signal(Signal::HUP);
     until("only b is asked", || (0..4).all(|_| balancer.get("/").text() == "b").then_some(()));
-    assert_eq!(metric(&balancer, "balancer_config_reloads_total{result=\"success\"}"), 2);
-    assert_eq!(metric(&balancer, "balancer_config_reloads_total{result=\"failure\"}"), 0);
+    // It is counted a moment after it is in force.
+    until("both reloads are counted", || (reloads(&balancer, "success") == 2.0).then_some(()));
+    assert_eq!(reloads(&balancer, "failure"), 0.0);
     let page = balancer.get("/-/metrics").text();
     assert!(
         !page.contains("backend=\"a\"")
@@ -87,9 +91,7 @@ fn a_wrong_configuration_changes_nothing_and_says_why(engine: Engine) {
         line.contains("[ERROR]") && line.contains("config.json:") && line.contains("upstream.retries")
     });
     balancer.proc.signal(Signal::HUP);
-    until("the signal's reload failed, too", || {
-        (metric(&balancer, "balancer_config_reloads_total{result=\"failure\"}") == 2).then_some(())
-    });
+    until("the signal's reload failed, too", || (reloads(&balancer, "failure") == 2.0).then_some(()));
     std::fs::write(setup.folder().join("config.json"), "{").expect("written");
     balancer.api("POST", "/-/v1/reload", &Value::Null).problem(400);
     std::fs::remove_file(setup.folder().join("config.json")).expect("removed");
@@ -126,9 +128,7 @@ fn what_did_not_change_goes_on(engine: Engine) {
         assert_eq!(answer.field("ratelimit"), Some(format!("\"default\";r={left}").as_str()));
     }
     // An answer counts as under way until we know that the kernel has it; its client may read it a moment earlier.
-    until("the slow one alone is under way", || {
-        (metric(&balancer, "balancer_backend_in_flight{pool=\"default\",backend=\"a\"}") == 1).then_some(())
-    });
+    until("the slow one alone is under way", || (under_way(&balancer) == 1.0).then_some(()));
     assert_eq!(slow.connections(), 2);
 
     // Another backend joins in front of `a` and gets new requests; `a` goes on as before.
@@ -137,11 +137,7 @@ fn what_did_not_change_goes_on(engine: Engine) {
         json!([{ "name": "c", "url": c.url() }, { "name": "a", "url": slow.url(), "weight": 7 }]),
     );
     reload(&balancer, &joined);
-    assert_eq!(
-        metric(&balancer, "balancer_backend_in_flight{pool=\"default\",backend=\"a\"}"),
-        1,
-        "it is counted still"
-    );
+    assert_eq!(under_way(&balancer), 1.0, "it is counted still");
     // The client's connection stays open, its level goes on, and the new backend answers.
     let answer = kept.get("/").expect(200);
     assert_eq!((answer.text().as_str(), answer.field("ratelimit")), ("c", Some("\"default\";r=6")));
@@ -229,7 +225,7 @@ fn access_rules_change_with_the_next_call(engine: Engine) {
 }
 
 fn two_hundred_reloads_cost_no_request(engine: Engine) {
-    const RELOADS: u64 = 200;
+    const RELOADS: u32 = 200;
     let backends = ["a", "b", "c", "d"].map(Backend::named);
     let setup = Setup::on(engine).set("rate_limit.default", json!("1000000000/s"));
     let entry = |index: usize| json!({ "name": format!("n{index}"), "url": backends[index].url() });
@@ -260,8 +256,8 @@ fn two_hundred_reloads_cost_no_request(engine: Engine) {
     let (answered, faults) = load.finish();
     assert!(faults.is_empty(), "{} of {answered}: {faults:?}\n{}", faults.len(), balancer.proc.story());
     assert!(!keeps || connections == 64, "reloads closed connections: {connections}");
-    assert_eq!(metric(&balancer, "balancer_config_reloads_total{result=\"success\"}"), RELOADS);
-    assert!(backends.iter().all(|backend| !backend.seen().is_empty()), "everybody had his part");
+    assert_eq!(reloads(&balancer, "success"), f64::from(RELOADS));
+    assert!(backends.iter().all(|backend| !backend.seen().is_empty()), "every backend was asked");
 }
 
 fn the_command_reloads(engine: Engine) {

@@ -9,8 +9,9 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::balancer::listening;
+use crate::support::client::head;
 use crate::support::engine::{Case, each_engine};
-use crate::support::{Backend, Conn, Engine, Load, PATIENCE, Setup, get, until};
+use crate::support::{Backend, Conn, Engine, Fault, Load, PATIENCE, Setup, get, until};
 
 each_engine! {
     fifty_restarts_behind_an_activated_socket_cost_no_request,
@@ -105,7 +106,7 @@ fn the_service_manager_hears_of_every_state(engine: Engine) {
     told.expect("STOPPING=1");
     assert_eq!(balancer.proc.wait().code(), Some(0));
 
-    // An abstract name, and a name that is none: said once, and no reason not to serve.
+    // An abstract name will do. A name that is none is said on stderr, and requests are served all the same.
     #[cfg(target_os = "linux")]
     {
         use std::os::linux::net::SocketAddrExt;
@@ -126,7 +127,7 @@ fn requests_are_served_while_readiness_is_gone(engine: Engine) {
     let a = Backend::named("a");
     let setup = Setup::on(engine)
         .backend(a.address())
-        .set("shutdown_delay", json!("1500ms"))
+        .set("shutdown_delay", json!("5s"))
         .set("admin.listen", json!("127.0.0.1:0"));
     let mut balancer = setup.start();
     balancer.get("/-/readyz").expect(200);
@@ -158,21 +159,35 @@ fn a_client_that_is_silent_does_not_keep_the_process(engine: Engine) {
         return;
     }
     let a = Backend::named("a");
-    let mut balancer = Setup::on(engine).backend(a.address()).start();
-    let (mut speaks, mut silent, fresh) =
-        (Conn::open(balancer.address), Conn::open(balancer.address), Conn::open(balancer.address));
-    speaks.get("/").expect(200);
-    silent.get("/").expect(200);
-    let told = Instant::now();
-    balancer.proc.signal(Signal::TERM);
-    until("new connections are refused", || {
-        Conn::try_from("127.0.0.1".parse().expect("an address"), balancer.address).is_err().then_some(())
-    });
-    let last = speaks.get("/").expect(200);
-    assert_eq!(last.field("connection"), Some("close"));
-    assert_eq!(silent.wait_closed().0, b"");
-    let waited = told.elapsed();
-    assert!(waited >= Duration::from_millis(1500), "closed after {waited:?} already");
-    assert_eq!(balancer.proc.wait().code(), Some(0), "{}", balancer.proc.story());
-    drop(fresh);
+    // Silent connections end long before this would end them.
+    let setup = Setup::on(engine).backend(a.address()).set("shutdown_timeout", json!("5m"));
+    let is_answered = || {
+        let mut balancer = setup.start();
+        let (mut speaks, mut silent, fresh) =
+            (Conn::open(balancer.address), Conn::open(balancer.address), Conn::open(balancer.address));
+        speaks.get("/").expect(200);
+        silent.get("/").expect(200);
+        let told = Instant::now();
+        balancer.proc.signal(Signal::TERM);
+        until("new connections are refused", || {
+            Conn::try_from("127.0.0.1".parse().expect("an address"), balancer.address).is_err().then_some(())
+        });
+        let _ = speaks.try_send(head("GET", "/", &[], None));
+        let last = speaks.read("GET");
+        assert_eq!(silent.wait_closed().0, b"");
+        let waited = told.elapsed();
+        assert!(waited >= Duration::from_millis(1500), "closed after {waited:?} already");
+        assert_eq!(balancer.proc.wait().code(), Some(0), "{}", balancer.proc.story());
+        drop(fresh);
+        match last {
+            Ok(last) => {
+                assert_eq!(last.expect(200).field("connection"), Some("close"));
+                true
+            }
+            Err(Fault::Closed | Fault::Reset) => false,
+            Err(fault) => panic!("{fault:?}"),
+        }
+    };
+    // On a busy machine the request may come too late, but not every time.
+    assert!((0..5).any(|_| is_answered()));
 }

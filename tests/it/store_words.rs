@@ -16,10 +16,11 @@ fn start(server: &Postgres, backend: &Backend) -> (Balancer, postgres::Client) {
 
 fn says(balancer: &Balancer, word: &str) {
     let told = |target: &str| balancer.get(target).expect(200).json()["store"].clone();
-    until(word, || (told("/-/readyz?verbose") == word && told("/-/v1/status") == word).then_some(()));
-    let up = if word == "up" { "balancer_store_up 1" } else { "balancer_store_up 0" };
-    let metrics = balancer.get("/-/metrics").expect(200).text();
-    assert!(metrics.contains(up), "{word}");
+    let up = if word == "up" { "balancer_store_up 1\n" } else { "balancer_store_up 0\n" };
+    until(word, || {
+        let words = told("/-/readyz?verbose") == word && told("/-/v1/status") == word;
+        (words && balancer.get("/-/metrics").expect(200).text().contains(up)).then_some(())
+    });
 }
 
 /// It answers questions, refuses changes with a word about them, and limits in force stay.

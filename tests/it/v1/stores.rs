@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{IDS, call, day, encoded, pointers};
 use crate::support::engine::each_store;
-use crate::support::{Backend, Balancer, Conn, Database, Setup};
+use crate::support::{Backend, Balancer, Conn, Database, PATIENCE, Setup};
 
 each_store! {
     a_limit_and_its_plan_live_and_end,
@@ -140,10 +140,14 @@ fn two_creates_at_once_are_one_201_and_one_409(database: &Database) {
 
 fn a_batch_is_done_as_a_whole_or_not_at_all(database: &Database) {
     let backend = Backend::named("a");
-    // A long time-out: this test is not about time.
+    // Long time-outs: this test is not about time.
     let setup = Setup::auto().store(database).backend(backend.address());
-    let balancer = setup.set("database.timeout", json!("30s")).start();
-    let batch = |operations: Value| balancer.api("POST", "/-/v1/batch", &json!({ "operations": operations }));
+    let balancer = setup.set("database.timeout", json!("2m")).start();
+    let batch = |operations: Value| {
+        let mut conn = Conn::open(balancer.admin);
+        conn.wait_at_most(PATIENCE * 5);
+        conn.ask("POST", "/-/v1/batch", &[], json!({ "operations": operations }).to_string().as_bytes())
+    };
     let create = |id: String| json!({ "op": "create", "client_id": id, "buckets": [day(3)] });
     let many: Vec<_> = (0..10_000).map(|number| create(format!("n{number:05}"))).collect();
     assert_eq!(batch(json!(many)).expect(200).json(), json!({ "applied": 10_000 }));
