@@ -10,7 +10,7 @@ const JSON: [(&str, &str); 2] = [("application", "problem+json"), ("application"
 /// Whether a client prefers HTML to JSON, as browsers do. False if it wants both equally or does not say.
 pub fn prefers_html(fields: &Fields) -> bool {
     let html = quality(fields, ("text", "html"));
-    html > 0 && JSON.iter().all(|kind| html > quality(fields, *kind))
+    JSON.iter().all(|kind| html > quality(fields, *kind))
 }
 
 /// The weight of a media type: that of the most specific range that it is in, 0 if it is in none.
@@ -78,6 +78,7 @@ mod tests {
             (&["application/problem+json, text/html"], false),
             (&["text/html, */*"], false),
             (&["text/html;q=0.3, */*;q=0.2"], true),
+            (&["text/html;q=1"], true),
             (&["text/html;q=0"], false),
             (&["text/html;level=1;q=0.9"], true),
             (&["text/html;q=2"], false),

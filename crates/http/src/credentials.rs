@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn the_name_is_what_stands_before_the_first_colon() {
-        let rows: [(&str, Option<&str>); 11] = [
+        let rows: [(&str, Option<&str>); 13] = [
             // RFC 7617 §2, and §2.1 with the name in UTF-8.
             ("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==", Some("Aladdin")),
             ("Basic dGVzdDoxMjPCow==", Some("test")),
@@ -69,6 +69,8 @@ mod tests {
             ("Basic   dTpwOnE=", Some("u")),
             ("Basic OnA=", Some("")),
             ("Basic w7w6cA==", Some("ü")),
+            ("Basic Pz8/Og==", Some("???")),
+            ("Basic Pj4+Og==", Some(">>>")),
             // No colon, not Base64, another scheme, no space, nothing.
             ("Basic QWxhZGRpbg==", None),
             ("Basic QWxh!GRpbjpv", None),

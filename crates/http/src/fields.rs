@@ -186,4 +186,18 @@ mod tests {
             assert_eq!(fields.has_token("connection", token), found, "{token}");
         }
     }
+
+    #[test]
+    fn names_that_programs_take_for_one_are_told() {
+        for (one, two, is_one) in [
+            ("X-User", "x_user", true),
+            ("X.User", "X-USER", true),
+            ("X-User1", "X-User2", false),
+            ("X-User", "X-Users", false),
+            ("X-User", "XUser", false),
+            ("X-User", "X-Usér", false),
+        ] {
+            assert_eq!(is_one_variable(one.as_bytes(), two.as_bytes()), is_one, "{one} {two}");
+        }
+    }
 }

@@ -172,3 +172,19 @@ fn names_follow_the_entry_and_are_strings_of_structured_fields() {
     name(&mut out, "a\"b\\c\nd🦀");
     assert_eq!(out, r#""a\"b\\c?d????""#);
 }
+
+#[test]
+fn seconds_are_rounded_up_also_where_64_bits_do_not_hold_what_is_divided() {
+    const MOST: u64 = 1_000_000_000;
+    for (tokens, micro, per_secs, seconds) in [
+        (0, 1, 1, 0),
+        (1, 2_000_000, 1, 1),
+        (3, 2_000_000, 1, 2),
+        (3, 1_000_000, 60, 180),
+        (MOST, 1_000_000, 86_400, 86_400_000_000_000),
+        (MOST, 7, 30_000, 4_285_714_285_714_285_715),
+        (MOST, 1, 86_400, u64::MAX),
+    ] {
+        assert_eq!(seconds_for(tokens, limit(1, micro, per_secs)), seconds, "{tokens} {micro} {per_secs}");
+    }
+}
