@@ -219,3 +219,6 @@ impl Others {
 fn is_later(one: u32, other: u32) -> bool {
     one.wrapping_sub(other) as i32 > 0
 }
+
+#[cfg(test)]
+mod tests;
