@@ -205,3 +205,31 @@ impl Reason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_a_path_and_what_follows_the_first_question_mark() {
+        let mut head = RequestHead::blank(([127, 0, 0, 1], 80).into());
+        for (target, path, query) in [
+            ("/a/b", "/a/b", None),
+            ("/a?", "/a", Some("")),
+            ("/a?b=c?d", "/a", Some("b=c?d")),
+            ("*", "*", None),
+            ("", "", None),
+        ] {
+            head.target = target.into();
+            assert_eq!((head.path(), head.query()), (path, query), "{target:?}");
+        }
+    }
+
+    #[test]
+    fn a_spent_quota_has_a_type_of_its_own() {
+        let of = |reason: Reason| (reason.status().0, reason.kind().ends_with("#quota-exceeded"));
+        assert_eq!(of(Reason::QuotaExceeded), (429, true));
+        assert_eq!(of(Reason::TooManyRequests), (429, false));
+        assert_eq!(Reason::NotFound.kind(), "about:blank");
+    }
+}

@@ -119,6 +119,7 @@ mod tests {
         ];
         for (text, expected) in rows {
             let written = Template::parse(text).map(|template| {
+                assert_eq!(template.to_string(), *text);
                 let mut out = Vec::new();
                 template.write(&variables, &mut out);
                 String::from_utf8(out).unwrap()

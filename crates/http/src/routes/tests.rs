@@ -103,6 +103,8 @@ fn every_reading_meets_its_route() {
         // With the case of letters ignored, `/Admin` and `/ADMIN` fit both, and their host is more specific.
         ("a.test", "/admin", &[1, 4, 5]),
         ("a.test", "/Admin", &[4]),
+        // The same, and what any host has does not count beside them.
+        ("a.test", "/ADMin", &[0, 4, 5]),
         ("a.test", "/public/..;/admin", &[3, 4, 5, 1]),
     ];
     for (host, path, expected) in rows {
