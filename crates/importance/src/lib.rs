@@ -67,3 +67,16 @@ impl Default for Importance {
         Self { weight: 1, priority: Priority::Normal }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_priority_has_a_name_and_a_part() {
+        let told = Priority::ALL.map(|one| (one.name(), one.weight()));
+        assert_eq!(told, [("critical", 16), ("normal", 4), ("background", 1)]);
+        assert_eq!(Priority::ALL.map(|one| Priority::of_name(one.name())), Priority::ALL.map(Some));
+        assert_eq!(Priority::of_name("Critical"), None);
+    }
+}
