@@ -1,4 +1,5 @@
 mod calendar;
+mod looks;
 
 use super::super::super::others::{Heard, HearingSince};
 use super::super::mark::Mark;
