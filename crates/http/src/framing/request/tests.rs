@@ -254,6 +254,22 @@ fn a_head_at_its_bound_passes_and_one_byte_more_does_not() {
 }
 
 #[test]
+fn empty_lines_and_a_method_at_their_bounds_pass_and_one_more_does_not() {
+    for (empty, method, expected) in [
+        (4, 3, 200),
+        (5, 3, 400),
+        (0, MAX_METHOD_BYTES, 200),
+        (4, MAX_METHOD_BYTES, 200),
+        (4, MAX_METHOD_BYTES + 1, 501),
+    ] {
+        let head = format!("{}{} / HTTP/1.1\r\nHost: a\r\n\r\n", "\r\n".repeat(empty), "M".repeat(method));
+        assert_eq!(status(head.as_bytes()), expected, "{empty} {method}");
+    }
+    // Refused before its end is seen.
+    assert_eq!((status(&[b'M'; MAX_METHOD_BYTES]), status(&[b'M'; MAX_METHOD_BYTES + 1])), (0, 501));
+}
+
+#[test]
 fn absolute_form_is_taken_apart_and_its_authority_wins() {
     let rows: [(&str, &str, Option<&str>); 8] = [
         ("GET http://b:81/c?d HTTP/1.1\r\nA: 1\r\nHost: a\r\n\r\n", "/c?d", Some("b:81")),
