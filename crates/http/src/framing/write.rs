@@ -223,4 +223,83 @@ mod tests {
             assert_eq!(out, number.to_string().as_bytes());
         }
     }
+
+    #[test]
+    fn an_answer_is_framed_by_its_status_its_request_and_its_body() {
+        use BodyLength::{Chunked, Empty, Known, UntilClose};
+        use BodyShape::{Absent, Streamed, Whole};
+        let (http10, http11, http2) = (Version::Http10, Version::Http11, Version::Http2);
+        let declared = |bytes| Absent { declared: Some(bytes) };
+        let not_declared = Absent { declared: None };
+        for (body, status, version, is_head, framing) in [
+            (BodyShape::Upgraded, 101, http11, false, Framing::Upgraded),
+            // RFC 9110 §8.6: no Content-Length in 1xx and 204; in 304 that of the body it would have had.
+            (declared(5), 100, http11, false, Framing::None(None)),
+            (declared(5), 199, http11, false, Framing::None(None)),
+            (declared(5), 204, http11, true, Framing::None(None)),
+            (declared(5), 304, http11, false, Framing::None(Some(5))),
+            (not_declared, 304, http11, false, Framing::None(None)),
+            (declared(5), 200, http11, true, Framing::None(Some(5))),
+            (not_declared, 200, http11, true, Framing::None(None)),
+            (declared(5), 200, http11, false, Framing::Length(0)),
+            (Whole(3), 204, http11, false, Framing::None(None)),
+            (Whole(3), 304, http11, false, Framing::None(None)),
+            (Streamed(Chunked), 304, http11, false, Framing::None(None)),
+            (Whole(3), 200, http10, false, Framing::Length(3)),
+            (Whole(3), 200, http10, true, Framing::None(Some(3))),
+            (Streamed(Empty), 200, http11, false, Framing::Length(0)),
+            (Streamed(Empty), 200, http11, true, Framing::None(None)),
+            (Streamed(Known(7)), 200, http11, false, Framing::Length(7)),
+            (Streamed(Known(7)), 200, http11, true, Framing::None(Some(7))),
+            (Streamed(Chunked), 200, http11, false, Framing::Chunked),
+            (Streamed(Chunked), 200, http2, false, Framing::Chunked),
+            (Streamed(Chunked), 200, http10, false, Framing::UntilClose),
+            (Streamed(Chunked), 200, http11, true, Framing::None(None)),
+            (Streamed(UntilClose), 200, http11, false, Framing::Chunked),
+            (Streamed(UntilClose), 200, http10, false, Framing::UntilClose),
+            (Streamed(UntilClose), 200, http10, true, Framing::None(None)),
+        ] {
+            let found = Framing::of(body, status, version, is_head);
+            assert_eq!(found, framing, "{body:?} {status} {version:?} HEAD: {is_head}");
+        }
+    }
+
+    #[test]
+    fn a_head_says_its_framing_and_what_becomes_of_the_connection() {
+        let length = Framing::Length(5);
+        for (framing, version, asked_to_keep, lines) in [
+            (length, Version::Http11, true, "Content-Length: 5\r\n"),
+            (length, Version::Http2, true, "Content-Length: 5\r\n"),
+            (length, Version::Http11, false, "Content-Length: 5\r\nConnection: close\r\n"),
+            (length, Version::Http10, true, "Content-Length: 5\r\nConnection: keep-alive\r\n"),
+            (length, Version::Http10, false, "Content-Length: 5\r\nConnection: close\r\n"),
+            (Framing::UntilClose, Version::Http10, true, "Connection: close\r\n"),
+            (Framing::None(Some(7)), Version::Http11, true, "Content-Length: 7\r\n"),
+            (Framing::None(None), Version::Http11, true, ""),
+            (Framing::Chunked, Version::Http11, true, "Transfer-Encoding: chunked\r\n"),
+            (Framing::Upgraded, Version::Http11, true, "Connection: upgrade\r\n"),
+        ] {
+            let mut fields = Fields::new();
+            fields.push("A", b"1");
+            for (reason, phrase) in [(None, "OK"), (Some(&b"Fine"[..]), "Fine")] {
+                let (mut out, answer) = (Vec::new(), AnswerLines { status: 200, reason, fields: &fields });
+                head(&mut out, answer, framing, Persistence::of(framing, version, asked_to_keep));
+                let expected = format!("HTTP/1.1 200 {phrase}\r\nA: 1\r\n{lines}\r\n");
+                assert_eq!(String::from_utf8(out).unwrap(), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn reasons_are_those_of_the_registry() {
+        for (status, reason) in [
+            (200, "OK"),
+            (413, "Content Too Large"),
+            (422, "Unprocessable Content"),
+            (599, "Unknown"),
+            (1000, "Unknown"),
+        ] {
+            assert_eq!(standard_reason(status), reason, "{status}");
+        }
+    }
 }

@@ -286,3 +286,46 @@ fn is_due(bucket: &HotBucket, round: Round<'_>, now: Nanos) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limit::{Limit, Rate};
+    use crate::limiter::hot::ToldBucket;
+    use crate::terms::BucketId;
+
+    #[test]
+    fn each_round_has_its_buckets() {
+        let limit = Limit { capacity: 100, rate: Rate::per_second(50_000_000) };
+        let told = ToldBucket { limit, of_rule: false, has_own_row: false, reset: None };
+        let now = 100 * TICK;
+        let new = || HotBucket::new(ClientKey::digest(b"a"), BucketId(1), 5, now);
+        // Nothing to tell; something; all told half a tick ago, and a little less, and spent since; urgent.
+        let untold = || {
+            let mut bucket = new();
+            bucket.heat(3, now);
+            bucket
+        };
+        let spent_since = |ago| {
+            let mut bucket = untold();
+            bucket.report(now - ago, told);
+            bucket.heat(0, now);
+            bucket
+        };
+        let urgent = |mut bucket: HotBucket| {
+            bucket.loud = true;
+            bucket
+        };
+        let all = Round::All { known: &[] };
+        for (what, bucket, due) in [
+            ("nothing", new(), [false, false, false]),
+            ("something", untold(), [false, true, true]),
+            ("told lately, and goes on", spent_since(TICK / 2 - 1), [false, false, false]),
+            ("told a while ago, and goes on", spent_since(TICK / 2), [false, true, false]),
+            ("urgent, and told lately", urgent(spent_since(0)), [true, true, false]),
+        ] {
+            let rounds = [Round::Urgent, all, Round::Last];
+            assert_eq!(rounds.map(|round| is_due(&bucket, round, now)), due, "{what}");
+        }
+    }
+}

@@ -101,3 +101,88 @@ impl Lately {
         *self = Self { sum: self.at(now, tau_s) + more as f64, at: now };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limit::Rate;
+
+    fn limit(capacity: u32, micro: u64, per_secs: u32) -> Limit {
+        Limit { capacity, rate: Rate { micro, per_secs } }
+    }
+
+    fn is_near(one: f64, other: f64) -> bool {
+        (one - other).abs() <= other.abs() * 1e-9
+    }
+
+    #[test]
+    fn a_limit_is_shared_out_evenly() {
+        // Capacity, rate, instances; tokens that may be untold, the rate of this one a second, that of the others.
+        for (limit, members, threshold, own, others) in [
+            (limit(120, 60_000_000, 1), 3, 10.0_f64, 20.0, 40.0),
+            (limit(120, 60_000_000, 30), 3, 10.0, 2.0 / 3.0, 4.0 / 3.0),
+            (limit(90, 60_000_000, 1), 4, 5.625, 15.0, 45.0),
+            (limit(3, 1_000_000, 1), 2, 1.0, 0.5, 0.5),
+            (limit(8, 1_000_000, 1), 1, 2.0, 1.0, 0.0),
+            (limit(8, 1_000_000, 0), 0, 2.0, 1.0, 0.0),
+        ] {
+            let shares = Shares::of(limit, members);
+            assert_eq!((shares.limit, shares.members), (limit, members));
+            assert_eq!((shares.threshold, shares.least), (threshold, threshold.ceil() as u64), "{limit:?}");
+            assert!(is_near(shares.part * NANOS, own), "{limit:?}: {}", shares.part);
+            assert!(is_near(shares.others, others), "{limit:?}: {}", shares.others);
+        }
+    }
+
+    /// What flows in within 0.55 s, and two tokens; less as there is more room than that in half of the bucket.
+    #[test]
+    fn what_found_no_room_counts_in_a_small_bucket() {
+        for (limit, spare) in [
+            (limit(1, 10_000_000, 1), 5_500_000),
+            (limit(4, 10_000_000, 1), 5_500_000),
+            (limit(5, 10_000_000, 1), 5_000_000),
+            (limit(10, 10_000_000, 1), 2_500_000),
+            (limit(15, 10_000_000, 1), 0),
+            (limit(1_000, 10_000_000, 1), 0),
+            (limit(1, 0, 1), 0),
+        ] {
+            assert_eq!(Shares::of(limit, 3).spare, spare, "{limit:?}");
+        }
+    }
+
+    #[test]
+    fn whole_tokens_flow_in_within_a_time() {
+        const SEC: Nanos = 1_000_000_000;
+        for (limit, span, tokens) in [
+            (limit(1, 1_000_000, 1), SEC - 1, 0),
+            (limit(1, 1_000_000, 1), SEC, 1),
+            (limit(1, 2_500_000, 1), 2 * SEC, 5),
+            (limit(1, 1_000_000, 60), 150 * SEC, 2),
+            (limit(1, 1_000_000, 0), 2 * SEC, 2),
+            (limit(1, 0, 1), Nanos::MAX, 0),
+        ] {
+            assert_eq!(tokens_of(limit, span), tokens, "{limit:?} {span}");
+        }
+    }
+
+    #[test]
+    fn a_report_counts_as_long_as_the_bucket_takes_to_fill() {
+        for (limit, secs) in [
+            (limit(1, 1_000_000, 1), 10.0),
+            (limit(30, 1_000_000, 1), 30.0),
+            (limit(30, 2_000_000, 1), 15.0),
+            (limit(90, 1_000_000, 1), 60.0),
+            (limit(5, 0, 1), 60.0),
+        ] {
+            assert!(is_near(tau_s(limit), secs), "{limit:?}: {}", tau_s(limit));
+        }
+        let mut lately = Lately::default();
+        lately.add(10, 1_000_000_000, 20.0);
+        assert!(is_near(lately.at(1_000_000_000, 20.0), 10.0));
+        // The clock of a decision may be from before the report.
+        assert!(is_near(lately.at(0, 20.0), 10.0));
+        assert!(is_near(lately.at(21_000_000_000, 20.0), 10.0 / std::f64::consts::E));
+        lately.add(5, 21_000_000_000, 20.0);
+        assert!(is_near(lately.at(21_000_000_000, 20.0), 10.0 / std::f64::consts::E + 5.0));
+    }
+}

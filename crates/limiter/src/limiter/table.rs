@@ -264,10 +264,13 @@ mod tests {
     fn memory_is_given_back() {
         let mut table = ClientTable::new();
         let empty = table.memory_bytes();
+        assert_eq!(empty, MIN_PLACES * 8);
         for id in 0..10_000 {
             table.insert(row(id, u32::from(id).wrapping_mul(0x9e37_79b9)));
         }
-        assert!(table.memory_bytes() > 10_000 * 120);
+        // Chunks of 64 rows, their list of at most 256, and 16,384 places for at most 12,288 rows.
+        let least = 157 * CHUNK * 112 + 157 * 24 + 16_384 * 8;
+        assert!((least..=least + 99 * 24).contains(&table.memory_bytes()), "{}", table.memory_bytes());
         while table.len() > 0 {
             table.remove(table.len() / 2);
         }
@@ -287,6 +290,7 @@ mod tests {
                 _ => u32::from(id).wrapping_mul(0x9e37_79b9),
             };
             for (id, insert, bump) in steps {
+                let places = table.index.len();
                 let found = table.find(hash(id), &row(id, 0).client);
                 prop_assert_eq!(found.map(|at| table.row(at).stamp), plain.get(&id).copied());
                 match found {
@@ -305,6 +309,11 @@ mod tests {
                     None => {}
                 }
                 prop_assert_eq!(table.len(), plain.len());
+                // At most three quarters full, at least an eighth, and no larger before it has to be.
+                let (len, now) = (table.len(), table.index.len());
+                prop_assert!(len * 4 <= now * 3 && (now == MIN_PLACES || len * 8 >= now), "{len} in {now}");
+                prop_assert!(now <= places || (now == places * 2 && len * 4 > places * 3), "{len}: {places} to {now}");
+                prop_assert!(now >= places || (now == places / 2 && len * 8 < places), "{len}: {places} to {now}");
             }
             for (id, stamp) in plain {
                 let at = table.find(hash(id), &row(id, 0).client);

@@ -370,3 +370,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_status_line_is_read_alone() {
+    for (bytes, accept_invalid, expected) in [
+        (&b"HTTP/1.1 204 No"[..], false, Ok(None)),
+        (b"HTTP/1.1 204 No Content\r\n", false, Ok(Some(204))),
+        (b"HTTP/1.0 200\r\nwhatever follows", false, Ok(Some(200))),
+        (b"HTTP/1.1 600 x\r\n", false, Err(HIGH_STATUS)),
+        (b"HTTP/1.1 600 x\r\n", true, Ok(Some(600))),
+    ] {
+        assert_eq!(status(bytes, accept_invalid), expected, "{:?}", String::from_utf8_lossy(bytes));
+    }
+}
