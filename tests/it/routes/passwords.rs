@@ -167,7 +167,9 @@ fn a_loop_goes_on_while_passwords_are_checked() {
         let waits = last.peek(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
         last.set_nonblocking(false).expect("a socket");
         for conn in &mut guessing {
-            assert_eq!(conn.read("GET").expect("an answer").status, 401);
+            // Or 503, where the machine is too busy to check it within ten seconds.
+            let status = conn.read("GET").expect("an answer").status;
+            assert!(matches!(status, 401 | 503), "{status}");
         }
         waits
     };
