@@ -99,3 +99,38 @@ fn apply(session: &mut dyn Session, store: &dyn Store) -> Result<(), StoreError>
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::Sqlite;
+
+    const WITHIN: Duration = Duration::from_secs(10);
+
+    fn batch(store: &Sqlite, access: Access, sql: &str) {
+        store.with(WITHIN, access, &mut |session| session.batch(sql)).unwrap();
+    }
+
+    #[test]
+    fn a_database_that_lost_its_notes_is_told_from_one_that_lacks_columns() {
+        let store = Sqlite::in_memory(WITHIN);
+        let lost = |last: i64| {
+            let Err(StoreError::Schema(text)) = check(&store, WITHIN) else { panic!("it fits") };
+            assert!(text.contains(&format!("has lost its tables: migration {last} of 7")), "{text}");
+        };
+        lost(0);
+        migrate(&store, WITHIN).unwrap();
+        check(&store, WITHIN).unwrap();
+        batch(&store, Access::Write, "DELETE FROM balancer_migrations WHERE number = 7");
+        lost(6);
+    }
+
+    #[test]
+    fn a_database_that_lacks_nothing_is_only_read() {
+        let store = Sqlite::in_memory(WITHIN);
+        migrate(&store, WITHIN).unwrap();
+        batch(&store, Access::Read, "PRAGMA query_only = ON");
+        migrate(&store, WITHIN).unwrap();
+        assert!(store.with(WITHIN, Access::Migrate, &mut |_| Ok(())).is_err(), "it takes no changes");
+    }
+}

@@ -277,3 +277,22 @@ fn row(cells: Vec<Cell>) -> Option<AuditRow> {
     }
     Some(row)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{WITHIN, batch, empty};
+    use super::*;
+
+    #[test]
+    fn a_row_without_json_or_without_a_time_is_left_out_alone() {
+        let store = empty();
+        let columns = "seq, at_us, actor, action, target, before, after";
+        let rows = "(1, 1, 't', 'put', '{}', 'null', 'null'), (2, 2, 't', 'put', 'x', 'null', 'null'), \
+            (3, 3, 't', 'put', '{}', '', 'null'), (4, 4, 't', 'put', '{}', 'null', '{'), \
+            (5, 9000000000000000000, 't', 'put', '{}', 'null', 'null'), (6, 6, 't', 'put', '{}', '{}', '[]')";
+        batch(&store, &format!("INSERT INTO audit ({columns}) VALUES {rows}"));
+        let seqs =
+            |count| audit(&store, WITHIN, None, count).unwrap().iter().map(|row| row.seq).collect::<Vec<_>>();
+        assert_eq!((seqs(10), seqs(2)), (vec![6, 1], vec![6, 1]));
+    }
+}

@@ -128,7 +128,87 @@ pub(super) fn last_in(session: &mut dyn Session) -> Result<i64, StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use super::passes;
+    use super::super::tests::{WITHIN, batch, empty};
+    use super::*;
+
+    /// Appends these changes in one write. Returns their numbers.
+    fn append(store: &dyn Store, list: &[(&str, &str)]) -> Vec<i64> {
+        inside(store, WITHIN, Access::Write, |session| record(session, list)).unwrap()
+    }
+
+    /// The number after which the next change comes.
+    fn jump_to(number: i64) -> String {
+        format!("UPDATE sqlite_sequence SET seq = {number} WHERE name = 'changes'")
+    }
+
+    #[test]
+    fn changes_are_followed_by_kind_from_where_a_reader_was() {
+        let store = empty();
+        let after = |seen| changes(&store, WITHIN, seen).unwrap();
+        assert_eq!(last_change(&store, WITHIN), Ok(0));
+        assert_eq!(after(0), Some(Followed::default()));
+        let list = [
+            (LIMIT, "a"),
+            (RANGE, "::/0"),
+            (PLAN, "p"),
+            (BACKEND, "b"),
+            (RESET, "r"),
+            (BATCH, ""),
+            ("new", "x"),
+        ];
+        assert_eq!(append(&store, &list), [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(last_change(&store, WITHIN), Ok(7));
+        let one = |id: &str, seq| vec![(id.to_owned(), seq)];
+        let all = Followed {
+            limits: one("a", 1),
+            ranges: one("::/0", 2),
+            plans: one("p", 3),
+            backends: one("b", 4),
+            resets: one("r", 5),
+            last: 7,
+            more: false,
+        };
+        assert_eq!(after(0), Some(all));
+        assert_eq!(after(4), Some(Followed { resets: one("r", 5), last: 7, ..Followed::default() }));
+        assert_eq!(after(7), Some(Followed { last: 7, ..Followed::default() }));
+        assert_eq!(after(8), None, "another database gave that number");
+    }
+
+    #[test]
+    fn many_changes_come_page_by_page() {
+        let store = empty();
+        let ids: Vec<String> = (0..=PAGE).map(|number| number.to_string()).collect();
+        append(&store, &ids.iter().map(|id| (LIMIT, id.as_str())).collect::<Vec<_>>());
+        let seen = |from| {
+            let followed = changes(&store, WITHIN, from).unwrap().unwrap();
+            (followed.limits.len(), followed.last, followed.more)
+        };
+        let page = PAGE as i64;
+        assert_eq!((seen(0), seen(page)), ((PAGE, page, true), (1, page + 1, false)));
+    }
+
+    #[test]
+    fn who_is_further_behind_than_the_list_reaches_has_to_read_everything() {
+        let store = empty();
+        append(&store, &[(LIMIT, "a")]);
+        batch(&store, &jump_to(KEPT_CHANGES));
+        assert_eq!(append(&store, &[(LIMIT, "b")]), [100_001]);
+        let found = |seen| changes(&store, WITHIN, seen).unwrap().map(|followed| followed.limits);
+        assert_eq!((found(1), found(2)), (None, Some(vec![("b".into(), 100_001)])));
+    }
+
+    #[test]
+    fn what_nobody_goes_on_from_is_removed() {
+        let store = empty();
+        let numbers = [1, 6_000_000, 6_350_000, 6_400_064];
+        for number in numbers {
+            batch(&store, &jump_to(number - 1));
+            assert_eq!(append(&store, &[(LIMIT, "a")]), [number]);
+        }
+        let kept =
+            inside(&store, WITHIN, Access::Read, |session| session.query("SELECT seq FROM changes", &[]));
+        assert_eq!(kept.unwrap(), [[Cell::Int(6_350_000)], [Cell::Int(6_400_064)]]);
+    }
 
     #[test]
     fn pruning_comes_once_in_so_many_numbers_however_many_are_taken_at_once() {

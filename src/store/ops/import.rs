@@ -156,3 +156,34 @@ fn merge(session: &mut dyn Session) -> Result<(i64, i64), StoreError> {
 fn as_text(rows: &[LimitRow]) -> String {
     text(&rows.iter().map(|row| LimitDocument::new(&row.client_id, &row.limit)).collect::<Vec<_>>())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::super::tests::{WITHIN, batch, empty};
+    use super::*;
+    use crate::store::ops::Keep;
+    use crate::store::session::inside;
+    use crate::store::v1::Actor;
+    use balancer_limiter::limit::{Limit, Rate};
+
+    #[test]
+    fn an_import_notes_its_numbers_and_keeps_the_list_of_changes_bounded() {
+        let store = empty();
+        let before = "(1, 'limit', 'x'), (6000000, 'limit', 'x'), (6400000, 'limit', 'x')";
+        batch(&store, &format!("INSERT INTO changes (seq, kind, id) VALUES {before}"));
+        let limit = ClientLimit::of_numbers(Limit { capacity: 1, rate: Rate::per_second(1) });
+        let rows = ["a", "b", "c"].map(|id| (ClientId::parse(id).unwrap(), limit.clone()));
+        let (actor, noted) = (Actor("tester".into()), Cell::new(None));
+        let by =
+            By { actor: &actor, keep: Keep { age: WITHIN, rows: 10 }, note: &|seqs| noted.set(Some(seqs)) };
+        assert_eq!(import(&store, WITHIN, &rows, 64, by).unwrap().created, 3);
+        assert_eq!(noted.get(), Some((6_400_001, 6_400_003)));
+        let kept = inside(&store, WITHIN, Access::Read, |session| {
+            Ok(texts(session.query("SELECT CAST(seq AS TEXT) FROM changes ORDER BY seq", &[])?)
+                .collect::<Vec<_>>())
+        });
+        assert_eq!(kept.unwrap(), ["6400000", "6400001", "6400002", "6400003"]);
+    }
+}

@@ -57,7 +57,8 @@ pub fn saved(
         [Cell::Text(instance), Cell::Int(segment), ..] => Some((instance.clone(), *segment)),
         _ => None,
     };
-    let after = after.map_or((String::new(), -1), |(instance, segment)| (instance.into(), segment.into()));
+    // No instance has an empty name.
+    let after = after.map(|(instance, segment)| (instance.into(), segment.into())).unwrap_or_default();
     readable(count, after, page, place, row)
 }
 

@@ -214,10 +214,11 @@ mod tests {
     fn new_numbers_detach_from_the_plan_and_keep_what_else_bounds() {
         let mut old = LimitRow { limit: of_plan("free"), ..stored("10.0.0.0/8", 1) };
         (old.limit.own.max_in_flight, old.limit.shared, old.limit.exempt) = (Some(3), true, true);
-        old.limit.own.importance.weight = Some(7);
+        (old.limit.own.importance.weight, old.limit.per_instance) = (Some(7), true);
         let list = [wish("10.0.0.0/8", To::Numbers(numbers(2).own.buckets[0].limit))];
         let mut new = numbers(2);
-        (new.own.max_in_flight, new.own.importance.weight, new.shared) = (Some(3), Some(7), true);
+        (new.own.max_in_flight, new.own.importance.weight) = (Some(3), Some(7));
+        (new.shared, new.per_instance) = (true, true);
         assert_eq!(result(vec![old], &list).unwrap(), [("10.0.0.0/8".into(), Some(new))]);
     }
 }

@@ -123,6 +123,71 @@ fn announce(session: &mut dyn Session, seq: i64) -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::migrate::migrate;
+    use crate::store::session::{Access, Store};
+    use crate::store::sqlite::Sqlite;
+    use crate::store::v1::Actor;
+    use balancer_limiter::identity::ClientId;
+    use balancer_limiter::limit::{Limit, Rate};
+    use balancer_limiter::terms::ClientLimit;
+
+    pub const WITHIN: Duration = Duration::from_secs(10);
+
+    /// A database in memory that holds nothing.
+    pub fn empty() -> Sqlite {
+        let store = Sqlite::in_memory(WITHIN);
+        migrate(&store, WITHIN).unwrap();
+        store
+    }
+
+    /// Runs statements.
+    pub fn batch(store: &Sqlite, sql: &str) {
+        store.with(WITHIN, Access::Write, &mut |session| session.batch(sql)).unwrap();
+    }
+
+    /// Stores limits with these ids, all with the same numbers. Each IPv6 address is a group of its own.
+    pub fn add(store: &Sqlite, ids: &[impl AsRef<str>]) {
+        let limit = ClientLimit::of_numbers(Limit { capacity: 10, rate: Rate::per_second(1) });
+        let rows: Vec<_> =
+            ids.iter().map(|id| (ClientId::parse(id.as_ref()).unwrap(), limit.clone())).collect();
+        let actor = Actor("tester".into());
+        let by = By { actor: &actor, keep: Keep { age: WITHIN, rows: 10 }, note: &|_| () };
+        import(store, WITHIN, &rows, 128, by).unwrap();
+    }
+
+    #[test]
+    fn a_page_is_filled_up_where_rows_can_not_be_read() {
+        // How many rows there are, which of them can't be read, how many are wanted; which come, and how many were asked for.
+        let table = [
+            (0, &[][..], 2, &[][..], &[2][..]),
+            (5, &[], 2, &[1, 2], &[2]),
+            (5, &[], 5, &[1, 2, 3, 4, 5], &[5]),
+            // A page with too few rows is the last one.
+            (1, &[], 2, &[1], &[2]),
+            (5, &[1], 2, &[2, 3], &[2, 1]),
+            (5, &[1, 2], 2, &[3, 4], &[2, 2]),
+            (3, &[1, 2, 3], 2, &[], &[2, 2]),
+        ];
+        for (there, unreadable, count, found, asked) in table {
+            let asks = RefCell::new(Vec::new());
+            let page = |after: &i64, count: i64| {
+                asks.borrow_mut().push(count);
+                Ok((after + 1..=there).take(count as usize).map(|number| vec![Cell::Int(number)]).collect())
+            };
+            let int = |row: &[Cell]| match row {
+                [Cell::Int(number)] => Some(*number),
+                _ => None,
+            };
+            let read = |row: Vec<Cell>| int(&row).filter(|number| !unreadable.contains(number));
+            assert_eq!(readable(count, 0, page, int, read).unwrap(), found, "{there} {unreadable:?} {count}");
+            assert_eq!(*asks.borrow(), asked, "{there} {unreadable:?} {count}");
+        }
+    }
+
     #[test]
     fn parameters_are_numbered_in_the_order_in_which_they_stand() {
         assert_eq!(super::tuples(2, &["{}", "({} <> 0)"]), "($1, ($2 <> 0)), ($3, ($4 <> 0))");

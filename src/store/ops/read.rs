@@ -168,25 +168,35 @@ pub(super) fn of_canonicals(
 
 /// Every range.
 pub fn ranges(store: &dyn Store, within: Duration) -> Result<Vec<LimitRow>, StoreError> {
+    ranges_by(store, within, RANGES_PAGE, MAX_RANGES)
+}
+
+/// At most `most` ranges, read in pages of so many rows.
+fn ranges_by(
+    store: &dyn Store,
+    within: Duration,
+    page_rows: usize,
+    most: usize,
+) -> Result<Vec<LimitRow>, StoreError> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM limits WHERE kind = 3 AND canonical > $1 ORDER BY canonical LIMIT {RANGES_PAGE}"
+        "SELECT {COLUMNS} FROM limits WHERE kind = 3 AND canonical > $1 ORDER BY canonical LIMIT {page_rows}"
     );
     let mut all: Vec<LimitRow> = Vec::new();
     let mut after = String::new();
     loop {
         let page = read(store, within, &sql, &[SqlValue::Text(&after)])?;
-        let whole = page.len() == RANGES_PAGE;
+        let whole = page.len() == page_rows;
         if let Some(row) = page.last() {
             let id = ClientId::parse(&row.client_id);
             after = id.map_or_else(|_| row.client_id.clone(), |id| id.canonical().into_owned());
         }
         all.extend(page);
-        if !whole {
+        if all.len() > most {
+            log::error!("store: there are more than {most} ranges; those beyond are not in force");
+            all.truncate(most);
             return Ok(all);
         }
-        if all.len() > MAX_RANGES {
-            log::error!("store: there are more than {MAX_RANGES} ranges; those beyond are not in force");
-            all.truncate(MAX_RANGES);
+        if !whole {
             return Ok(all);
         }
     }
@@ -197,16 +207,25 @@ pub(super) fn groups(
     session: &mut dyn Session,
     networks: &[IpNet],
 ) -> Result<Vec<Vec<LimitRow>>, StoreError> {
+    groups_by(session, networks, MAX_LOADED)
+}
+
+/// The same, where a statement returns at most so many rows.
+fn groups_by(
+    session: &mut dyn Session,
+    networks: &[IpNet],
+    most: i64,
+) -> Result<Vec<Vec<LimitRow>>, StoreError> {
     let mut all = Vec::with_capacity(networks.len());
     for part in networks.chunks(STATEMENT_ROWS) {
         let spans = Spans::of(part);
         let sql = format!(
             "WITH v (number, low, high, length) AS (VALUES {}) SELECT v.number, {COLUMNS} FROM v, limits \
-             WHERE {IN_SPAN} ORDER BY v.number LIMIT {MAX_LOADED}",
+             WHERE {IN_SPAN} ORDER BY v.number LIMIT {most}",
             tuples(part.len(), &["{}"; 4])
         );
         let cells = session.query(&sql, &spans.values())?;
-        let cut_off = cells.len() as i64 >= MAX_LOADED;
+        let cut_off = cells.len() as i64 >= most;
         let start = all.len();
         all.resize_with(start + part.len(), Vec::new);
         let mut reader = Reader::default();
@@ -222,10 +241,7 @@ pub(super) fn groups(
         }
         if cut_off {
             if last == 0 {
-                log::error!(
-                    "store: {} holds {MAX_LOADED} limits or more; those beyond are not in force",
-                    part[0]
-                );
+                log::error!("store: {} holds {most} limits or more; those beyond are not in force", part[0]);
             }
             // Rows of the last group may be missing.
             all.truncate(start + last.max(1));
@@ -342,25 +358,4 @@ pub(super) fn whole(cell: &Cell, column: &str) -> Result<Option<u32>, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::behind;
-
-    #[test]
-    fn a_prefix_is_a_range_in_byte_order() {
-        for (prefix, high) in [
-            ("", None),
-            ("a", Some("b")),
-            ("10.", Some("10/")),
-            ("a%_", Some("a%`")),
-            ("é", Some("ê")),
-            ("a\u{d7ff}", Some("a\u{e000}")),
-            ("a\u{10ffff}", Some("b")),
-            ("\u{10ffff}", None),
-        ] {
-            assert_eq!(behind(prefix).as_deref(), high, "{prefix:?}");
-            for text in [format!("{prefix}x"), prefix.to_owned(), format!("{prefix}\u{10ffff}")] {
-                assert!(high.is_none_or(|high| text.as_str() < high));
-            }
-        }
-    }
-}
+mod tests;

@@ -58,34 +58,23 @@ impl Connector {
 
 impl ManageConnection for Connector {
     type Connection = Connection;
-    type Error = ConnectError;
+    type Error = StoreError;
 
-    fn connect(&self) -> Result<Connection, ConnectError> {
-        let connection = self.dial().map_err(|error| ConnectError(chain(&error)));
-        connection.inspect_err(|error| self.failures.add(error.0.clone()))
+    fn connect(&self) -> Result<Connection, StoreError> {
+        let connection = self.dial().map_err(|error| StoreError::down(chain(&error)));
+        connection.inspect_err(|fault| self.failures.add(fault.to_string()))
     }
 
     /// Never called, since connections are not tested when they are taken from the pool.
-    fn is_valid(&self, connection: &mut Connection) -> Result<(), ConnectError> {
-        if self.has_broken(connection) { Err(ConnectError("broken".into())) } else { Ok(()) }
+    fn is_valid(&self, _: &mut Connection) -> Result<(), StoreError> {
+        Ok(())
     }
 
+    /// A call that missed its deadline has spoilt its connection.
     fn has_broken(&self, connection: &mut Connection) -> bool {
-        connection.spoilt || connection.deadline.missed() || connection.client.is_closed()
+        connection.spoilt || connection.client.is_closed()
     }
 }
-
-/// Why there is no connection; `r2d2` keeps the text.
-#[derive(Debug)]
-pub struct ConnectError(String);
-
-impl std::fmt::Display for ConnectError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for ConnectError {}
 
 /// Attempts to connect that failed. `r2d2` does not report them until a caller's time is over.
 #[derive(Default)]

@@ -32,38 +32,67 @@ pub(super) struct Listen {
 
 impl Listener for Listen {
     fn run(self: Box<Self>, hear: &dyn Fn(Word<'_>), end: &Receiver<()>) {
-        let (mut failures, mut refusals) = (0, 0);
+        let mut unheard = Unheard::default();
         while end.recv_timeout(Duration::ZERO) == Err(RecvTimeoutError::Timeout) {
-            let cause = match self.connect() {
+            let Unopened { cause, is_refusal } = match self.connect() {
                 Ok(mut connection) => {
-                    if failures >= SAID_AFTER {
+                    if std::mem::take(&mut unheard).failures >= SAID_AFTER {
                         log::info!("store: changes by other instances are heard of again");
                     }
-                    (failures, refusals) = (0, 0);
                     // Changes from before this connection were not heard.
                     hear(Word::Changes);
                     match self.listen(&mut connection, hear, end) {
                         Ok(()) => return,
-                        Err(cause) => cause,
+                        Err(cause) => Unopened { cause, is_refusal: false },
                     }
                 }
-                Err(Unopened { cause, is_refusal }) => {
-                    refusals = if is_refusal { refusals + 1 } else { 0 };
-                    cause
-                }
+                Err(unopened) => unopened,
             };
-            failures += 1;
-            if failures == SAID_AFTER {
+            let pause = unheard.failed(is_refusal);
+            if unheard.failures == SAID_AFTER {
                 log::warn!(
                     "store: no word of changes by other instances: {cause}; they are looked for every few seconds"
                 );
             } else {
                 log::debug!("store: listening: {cause}");
             }
-            if end.recv_timeout(retry_after(refusals)) == Err(RecvTimeoutError::Disconnected) {
+            if end.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
                 return;
             }
         }
+    }
+}
+
+/// What failed since words could last be heard.
+#[derive(Default)]
+struct Unheard {
+    failures: u32,
+    /// How many refusals the last ones are.
+    refusals: u32,
+}
+
+impl Unheard {
+    /// Counts a failure. Returns how long to wait until the next attempt.
+    fn failed(&mut self, is_refusal: bool) -> Duration {
+        self.failures += 1;
+        self.refusals = if is_refusal { self.refusals + 1 } else { 0 };
+        retry_after(self.refusals)
+    }
+}
+
+/// How many slices in a row brought no word.
+#[derive(Default)]
+struct Silence(u32);
+
+impl Silence {
+    /// Counts a slice. True once after each [`SLICES_UNASKED`] without a word.
+    fn is_long(&mut self, heard: bool) -> bool {
+        self.0 = if heard { 0 } else { self.0 + 1 };
+        let is_long = self.0 >= SLICES_UNASKED;
+        if is_long {
+            self.0 = 0;
+        }
+        is_long
     }
 }
 
@@ -89,17 +118,16 @@ impl Listen {
         hear: &dyn Fn(Word<'_>),
         end: &Receiver<()>,
     ) -> Result<(), String> {
-        let mut silent = 0;
+        let mut silence = Silence::default();
         loop {
-            silent = if pass_on(connection, hear)? { 0 } else { silent + 1 };
+            let is_long = silence.is_long(pass_on(connection, hear)?);
             if end.try_recv() == Err(TryRecvError::Disconnected) {
                 return Ok(());
             }
             if connection.client.is_closed() {
                 return Err("the server closed the connection".into());
             }
-            if silent >= SLICES_UNASKED {
-                silent = 0;
+            if is_long {
                 self.ask(connection, "SELECT 1").map_err(|error| chain(&error))?;
             }
         }
@@ -127,4 +155,31 @@ fn pass_on(connection: &mut Connection, hear: &dyn Fn(Word<'_>)) -> Result<bool,
         }
     }
     Ok(heard)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_server_is_asked_after_every_so_many_slices_without_a_word() {
+        let mut silence = Silence::default();
+        // Slices in a row, whether they bring a word, and how many of them end a long silence.
+        for (slices, heard, long) in
+            [(49, false, 0), (1, false, 1), (49, false, 0), (1, true, 0), (100, false, 2)]
+        {
+            assert_eq!((0..slices).filter(|_| silence.is_long(heard)).count(), long, "{slices} {heard}");
+        }
+    }
+
+    #[test]
+    fn only_refusals_in_a_row_make_the_pauses_longer() {
+        let mut unheard = Unheard::default();
+        let steps =
+            [(false, 250), (false, 250), (true, 250), (true, 500), (true, 1_000), (false, 250), (true, 250)];
+        for (is_refusal, pause_ms) in steps {
+            assert_eq!(unheard.failed(is_refusal), Duration::from_millis(pause_ms));
+        }
+        assert_eq!(unheard.failures, 7);
+    }
 }

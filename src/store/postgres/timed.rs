@@ -14,7 +14,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use crate::clock::Clock;
-use balancer_time::Nanos;
 use balancer_time::nanos;
 
 /// When the present call on a connection must be over. Shared by the connection and its caller. Always in real time.
@@ -59,7 +58,7 @@ impl Deadline {
 pub struct Timed<S> {
     stream: S,
     deadline: Arc<Deadline>,
-    alarm: Option<(Nanos, Pin<Box<Sleep>>)>,
+    alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Timed<S> {
@@ -89,14 +88,8 @@ impl<S> Timed<S> {
                 self.deadline.missed.store(true, Ordering::Release);
                 return self.dead().map_or(Poll::Pending, Poll::Ready);
             }
-            let alarm = match &mut self.alarm {
-                Some((at, alarm)) if *at == at_ns && !alarm.is_elapsed() => alarm,
-                other => {
-                    let sleep = tokio::time::sleep(Duration::from_nanos(left_ns));
-                    &mut other.insert((at_ns, Box::pin(sleep))).1
-                }
-            };
-            if alarm.as_mut().poll(cx).is_pending() {
+            let sleep = tokio::time::sleep(Duration::from_nanos(left_ns));
+            if self.alarm.insert(Box::pin(sleep)).as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
         }
@@ -140,5 +133,90 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.get_mut().guard(cx, |stream, cx| stream.poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter, DuplexStream, duplex};
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    /// A stream with a deadline, and the other end of its pipe. What is written stays in its buffer until it is flushed.
+    fn stream(deadline: &Arc<Deadline>) -> (Timed<BufWriter<DuplexStream>>, DuplexStream) {
+        let (near, far) = duplex(64);
+        (Timed::new(BufWriter::new(near), Arc::clone(deadline)), far)
+    }
+
+    /// Whether a read of the stream has to wait now.
+    async fn waits(stream: &mut (impl AsyncRead + Unpin)) -> bool {
+        let mut byte = [0];
+        poll_fn(|cx| {
+            let read = Pin::new(&mut *stream).poll_read(cx, &mut ReadBuf::new(&mut byte));
+            Poll::Ready(read.is_pending())
+        })
+        .await
+    }
+
+    fn run(test: impl Future<Output = ()>) {
+        Builder::new_current_thread().enable_time().build().unwrap().block_on(test);
+    }
+
+    #[test]
+    fn what_waits_at_the_deadline_fails_and_so_does_everything_after_it() {
+        run(async {
+            let deadline = Deadline::none();
+            let (mut stream, _far) = stream(&deadline);
+            assert!(waits(&mut stream).await, "there is none yet");
+            deadline.set(HOUR);
+            assert!(waits(&mut stream).await);
+            // Another deadline counts at once.
+            deadline.set(Duration::from_millis(1));
+            let late = [
+                stream.read_u8().await.map(drop),
+                stream.write_u8(1).await,
+                stream.flush().await,
+                stream.shutdown().await,
+            ];
+            for late in late {
+                assert_eq!(late.unwrap_err().kind(), io::ErrorKind::TimedOut);
+            }
+            assert!(deadline.missed());
+            deadline.begin(HOUR);
+            assert!(!deadline.missed() && waits(&mut stream).await, "a new stream begins");
+        });
+    }
+
+    #[test]
+    fn an_idle_connection_has_no_deadline() {
+        run(async {
+            let deadline = Deadline::none();
+            let (mut stream, _far) = stream(&deadline);
+            deadline.set(Duration::ZERO);
+            deadline.clear();
+            assert!(waits(&mut stream).await && !deadline.missed());
+        });
+    }
+
+    #[test]
+    fn what_is_done_in_time_is_done_by_the_stream_below() {
+        run(async {
+            let deadline = Deadline::none();
+            let (mut stream, mut far) = stream(&deadline);
+            deadline.set(HOUR);
+            stream.write_u8(7).await.unwrap();
+            assert!(waits(&mut far).await, "it is not flushed yet");
+            stream.flush().await.unwrap();
+            assert_eq!(far.read_u8().await.unwrap(), 7);
+            far.write_u8(8).await.unwrap();
+            assert_eq!(stream.read_u8().await.unwrap(), 8);
+            stream.shutdown().await.unwrap();
+            assert_eq!(far.read(&mut [0]).await.unwrap(), 0, "it is closed");
+        });
     }
 }

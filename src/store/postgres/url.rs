@@ -63,8 +63,6 @@ impl Target {
                 ("sslmode", value) => mode = parse_mode(value)?,
                 ("sslrootcert", "system") => root = SslRoot::System,
                 ("sslrootcert", value) => root = SslRoot::File(decode(value)?.into()),
-                // The connector begins TLS in this way anyway.
-                ("sslnegotiation", "postgres") => {}
                 _ => rest.push(pair),
             }
         }
@@ -148,6 +146,7 @@ mod tests {
         for (query, mode) in [
             ("", SslMode::Prefer),
             ("?sslmode=disable", SslMode::Disable),
+            ("?sslmode=prefer", SslMode::Prefer),
             ("?sslmode=require&application_name=x", SslMode::Require),
             ("?application_name=x&sslmode=verify-ca", SslMode::VerifyCa),
             ("?sslmode=verify-full", SslMode::VerifyFull),
@@ -160,6 +159,8 @@ mod tests {
         }
         let target = parse("postgres://u@h/d?sslmode=verify-full&sslrootcert=/etc/my%20ca.pem").unwrap();
         assert_eq!(target.root, SslRoot::File("/etc/my ca.pem".into()));
+        let target = parse("postgres://u@h/d?sslrootcert=system&sslnegotiation=postgres").unwrap();
+        assert_eq!((target.mode, target.root), (SslMode::Prefer, SslRoot::System));
     }
 
     #[test]
