@@ -201,7 +201,7 @@ impl LineState {
     pub fn found(&mut self, number: u64, elsewhere: bool) -> Passage {
         let Some(place) = self.places.remove(&number) else { return Passage::Uncounted };
         self.shrink();
-        self.sweeping |= elsewhere && self.members > 0;
+        self.sweeping |= elsewhere;
         self.go_on(0);
         match place.state {
             PlaceState::Trying(Some(turn)) => Passage::Waited { who: turn.ticket.who, era: self.era },

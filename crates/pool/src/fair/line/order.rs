@@ -49,14 +49,14 @@ impl FairLine {
         self.take(again?.1, chain, tries, now)
     }
 
-    /// Priorities with requests in line, the smallest key first.
+    /// All priorities, the smallest key first.
     fn priorities(&mut self, now: Nanos) -> impl Iterator<Item = Priority> + use<> {
         let mut keys = Priority::ALL.map(|priority| {
             let level = &mut self.levels[priority as usize];
-            (level.share.key(now), priority, level.waiting > 0)
+            (level.share.key(now), priority)
         });
         keys.sort_unstable();
-        keys.into_iter().filter(|(_, _, waits)| *waits).map(|(_, priority, _)| priority)
+        keys.into_iter().map(|(_, priority)| priority)
     }
 
     /// The client with the smallest key, of those behind a place. Keys that have grown since they were noted are
@@ -69,7 +69,7 @@ impl FairLine {
             let (first, second) = (*ready.next()?, ready.next());
             let record = self.records.get_mut(&Who { client: first.2, priority })?;
             let key = record.share.key(now);
-            if key == first.0 || second.is_none_or(|second| key <= second.0) {
+            if second.is_none_or(|second| key <= second.0) {
                 return Some(first);
             }
             self.number += 1;
