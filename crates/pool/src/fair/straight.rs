@@ -71,6 +71,7 @@ impl Default for StraightCounts {
 mod tests {
     use super::*;
     use balancer_importance::Priority;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::sync::Barrier;
 
     fn who(client: u64) -> Who {
@@ -91,6 +92,22 @@ mod tests {
         counts.end(one);
         assert!(counts.begin(other), "the slot is free again");
         assert_eq!((counts.of(one), counts.of(other)), (0, 1));
+    }
+
+    #[test]
+    fn a_count_neither_overflows_nor_falls_below_zero() {
+        let counts = StraightCounts::new();
+        let (one, other) = (who(7), who(7 + (1 << 40)));
+        let (slot, tag) = counts.slot(one);
+        slot.store(tag | COUNT, Ordering::Relaxed);
+        assert!(!counts.begin(one), "it is at its greatest");
+        assert_eq!(counts.of(one), COUNT as u32);
+        // An end without a beginning is a fault, which tests are told and which changes nothing.
+        for (who, bits) in [(other, tag | 1), (one, tag)] {
+            slot.store(bits, Ordering::Relaxed);
+            let ended = catch_unwind(AssertUnwindSafe(|| counts.end(who)));
+            assert!((ended.is_err() || !cfg!(debug_assertions)) && slot.load(Ordering::Relaxed) == bits);
+        }
     }
 
     #[test]

@@ -2,6 +2,8 @@ use std::collections::VecDeque;
 
 use super::*;
 
+mod rules;
+
 const MS: Nanos = 1_000_000;
 const BOUNDS: AutoBounds = AutoBounds { start: 16, min: 1, max: 1000 };
 

@@ -151,7 +151,7 @@ fn debts_that_still_grow_are_bounded_when_their_client_waits_again() {
 #[test]
 fn a_line_that_nobody_stood_in_has_no_debts() {
     // How long no request was in line; which client goes first then.
-    for (empty, first) in [(1_990 * MS, 2), (2_010 * MS, 1)] {
+    for (empty, first) in [(2_000 * MS, 2), (2_001 * MS, 1)] {
         let (mut line, mut now) = (line(100, None), S);
         join(&mut line, 1, now);
         served(&mut line, 1, Some(S), &mut now);

@@ -69,15 +69,30 @@ fn a_full_line_of_single_requests_has_room_for_each_priority() {
     }
 }
 
+/// Its priority's part of a line of single requests is for other clients, and not for a second one of the same.
+#[test]
+fn a_client_in_a_line_of_single_requests_has_no_room_for_a_second() {
+    let mut line = line(20, None);
+    for (client, priority) in
+        (0..19).map(|client| (client, Priority::Background)).chain([(1, Priority::Critical)])
+    {
+        line.join(&joining(Who { client, priority }, S), S).expect("room");
+    }
+    let again = Who { client: 1, priority: Priority::Critical };
+    assert_eq!((line.join(&joining(again, S), S), line.refused()), (Err(Full), None));
+}
+
 #[test]
 fn a_standing_line_refuses_what_has_waited_for_the_target() {
     // When requests of one client join, in ms; when the last one joins; how many are refused.
-    let table: [(&[Nanos], Nanos, usize); 8] = [
+    let table: [(&[Nanos], Nanos, usize); 9] = [
         (&[0, 1], 900, 0),
         // Its line was never empty for 1 s, and the first has waited for more than 500 ms.
         (&[0, 900], 1001, 1),
         (&[0, 400, 700], 1001, 2),
         (&[0, 600, 700], 1050, 1),
+        // The second one has waited for exactly 500 ms.
+        (&[0, 700, 800], 1200, 1),
         // All but the newest are refused.
         (&[0, 600, 700], 1300, 2),
         (&[0], 10_000, 0),
@@ -132,6 +147,24 @@ fn who_cannot_use_the_place_keeps_its_turn() {
     // The next place is offered to the same requests in the same order: a try is not charged.
     assert_eq!(line.next(S).map(|turn| turn.ticket), Some(first.ticket));
     assert_eq!(line.next(S).map(|turn| turn.ticket), Some(second.ticket));
+}
+
+/// Among clients that all have tried, the one that tried with the fewest requests is next; of several, the first.
+#[test]
+fn each_client_tries_a_place_with_as_many_requests() {
+    for (clients, tries) in
+        [([1, 1, 2, 2], [1, 2, 1, 2]), ([1, 1, 1, 2], [1, 2, 1, 1]), ([1, 2, 2, 2], [1, 2, 2, 2])]
+    {
+        let mut line = line(100, None);
+        join_all(&mut line, clients, S);
+        let mut turn = line.next(S);
+        for client in tries {
+            let tried = turn.expect("one that has not tried");
+            assert_eq!(tried.ticket.who.client, client, "{clients:?}");
+            turn = line.pass(tried, S);
+        }
+        assert_eq!(turn, None, "{clients:?}");
+    }
 }
 
 /// Of clients with the same use, one that tried without success for some time does not fall behind the others.
