@@ -158,6 +158,9 @@ mod tests {
             // Shares are counted anew in every window.
             (&format!("{apart}|{apart}|{apart}"), None),
             (&format!("{}{apart}", "+".repeat(40)), None),
+            (&format!("|{mixed}"), Some((20, Cause::Ratio(10, 20)))),
+            (&format!("{}|{mixed}", "+".repeat(20)), Some((40, Cause::Ratio(10, 20)))),
+            (&format!("{apart}|{}{apart}", "+".repeat(11)), None),
         ] {
             assert_eq!(run(requests, &POLICY), expected, "{requests}");
         }
@@ -166,6 +169,8 @@ mod tests {
         let all = OutlierPolicy { consecutive: 0, ratio: Some(1.0), ..POLICY };
         assert_eq!(run(&"-".repeat(20), &all), Some((20, Cause::Ratio(20, 20))));
         assert_eq!(run(&format!("+{}", "-".repeat(100)), &all), None);
+        let told = [Cause::Consecutive(3), Cause::Ratio(10, 20)].map(|cause| cause.to_string());
+        assert_eq!(told, ["3 failures in a row", "10 of 20 requests failed"]);
     }
 
     #[test]

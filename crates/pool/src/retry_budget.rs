@@ -49,9 +49,8 @@ impl RetryBudget {
         let fits = retries as f64 <= allowed;
         if !fits {
             let slot = &self.slots[index(now)];
-            let back = |bits: u64| (same_second(bits, now) && bits & MOST > 0).then(|| bits - 1);
             // If the slot is another second's by now, there is nothing to take back.
-            let _ = slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, back);
+            let _ = slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bits| taken_back(bits, now));
         }
         fits
     }
@@ -84,6 +83,11 @@ impl Default for RetryBudget {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// A slot with one retry less; `None`: it is another second's, or counts none.
+fn taken_back(bits: u64, now: Nanos) -> Option<u64> {
+    (same_second(bits, now) && bits & MOST > 0).then(|| bits - 1)
 }
 
 const fn index(now: Nanos) -> usize {
@@ -147,6 +151,14 @@ mod tests {
             budget.request(7 * S);
         }
         assert_eq!(budget.sum(7 * S), (MOST, 0));
+    }
+
+    #[test]
+    fn a_retry_is_taken_back_from_its_own_second_alone() {
+        let slot = stamp(7 * S) | 5 << COUNT_BITS;
+        assert_eq!(taken_back(slot | 2, 7 * S + 1), Some(slot | 1));
+        assert_eq!(taken_back(slot, 7 * S), None, "none is counted");
+        assert_eq!(taken_back(slot | 2, 8 * S), None);
     }
 
     /// However many threads ask at the same time, there are never too many retries.

@@ -60,18 +60,14 @@ pub fn cookies<'a>(field: &'a [u8], name: &'a str) -> impl Iterator<Item = &'a [
 pub(super) fn pick(candidates: &mut [Candidate], draw: Draw) -> Option<usize> {
     let with_next = candidates.iter().map(|one| u64::from(one.in_flight)).sum::<u64>() + 1;
     let weights: u64 = candidates.iter().map(|one| u64::from(one.weight)).sum();
-    let best = |bounded: bool| {
-        candidates
-            .iter()
-            .enumerate()
-            .filter(|(_, one)| !bounded || has_room(**one, with_next, weights))
-            .map(|(index, one)| (index, score(*one, draw.key)))
-            .max_by(|(_, a), (_, b)| a.total_cmp(b))
-            .map(|(index, _)| index)
-    };
-    // The bounds of all add up to more than what is in flight, so there is always one with room, and the second
-    // search is never needed.
-    best(true).or_else(|| best(false))
+    // The bounds of all add up to more than what is in flight, so there is always one with room.
+    candidates
+        .iter()
+        .enumerate()
+        .filter(|(_, one)| has_room(**one, with_next, weights))
+        .map(|(index, one)| (index, score(*one, draw.key)))
+        .max_by(|(_, a), (_, b)| a.total_cmp(b))
+        .map(|(index, _)| index)
 }
 
 /// `in_flight < max(8, ceil(1.25 × with_next × weight / weights))`, in whole numbers.
@@ -140,6 +136,48 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(cookie(field.as_bytes(), "b"), value.map(str::as_bytes), "{field:?}");
+        }
+    }
+
+    #[test]
+    fn keys_have_the_same_endpoints_in_every_version() {
+        let mut pool = pool(&[1, 2, 3, 4, 5]);
+        let owners: String = (0..32u64)
+            .map(|key| {
+                pick(&mut pool, Draw { random: 0, key: key_of(&key.to_le_bytes()) }).unwrap().to_string()
+            })
+            .collect();
+        assert_eq!(owners, "24432334314112043424124320332432");
+        // A key for which all bits are 0: the number is the lowest of all, and still one.
+        let lowest = 0u64.wrapping_sub(0x9E37_79B9_7F4A_7C15);
+        let found = score(pool[1], lowest ^ weighted::mix(pool[1].identity));
+        assert!((found + 27.0 * std::f64::consts::LN_2).abs() < 1e-9, "{found}");
+    }
+
+    #[test]
+    fn an_endpoint_has_room_up_to_a_quarter_above_its_share() {
+        // Requests in flight, those of all and the next one; the endpoint's weight and that of all.
+        for (in_flight, with_next, weight, weights, expected) in [
+            (7, 1, 1, 10, true),
+            (8, 1, 1, 10, false),
+            (8, 13, 1, 2, true),
+            // Its bound is exactly 8.
+            (8, 64, 1, 10, false),
+            (9, 15, 2, 3, true),
+        ] {
+            let one = Candidate { weight, in_flight, ..Candidate::default() };
+            assert_eq!(
+                has_room(one, with_next, weights),
+                expected,
+                "{in_flight} {with_next} {weight} {weights}"
+            );
+        }
+        // The request that is to be picked counts among all: 8 of 13 are below 1.25 times a half, 8 of 12 are not.
+        let mut pool = pool(&[1, 1]);
+        let first = pick(&mut pool, Draw { random: 0, key: 1 }).unwrap();
+        for (others, keeps) in [(4, true), (3, false)] {
+            (pool[first].in_flight, pool[1 - first].in_flight) = (8, others);
+            assert_eq!(pick(&mut pool, Draw { random: 0, key: 1 }) == Some(first), keeps, "{others}");
         }
     }
 

@@ -115,6 +115,8 @@ mod tests {
                 let only = Candidate { weight: 1, in_flight: u32::MAX, ..Candidate::default() };
                 assert_eq!(strategy.pick(&mut [only], draw), Some(0), "{name}");
             }
+            assert_eq!(strategy.keeps_turns(), name == "round_robin");
+            assert_eq!(strategy.needs_latency(), name == "peak_ewma");
         }
     }
 }

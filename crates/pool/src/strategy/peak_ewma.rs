@@ -134,6 +134,9 @@ mod tests {
         assert!(pace.expected_ns(0, 61 * S) < 3 * MS);
         // A clock that another thread read earlier.
         assert_eq!(pace.expected_ns(0, S - MS), S);
+        // Half of the time that fits counts as later, more as earlier.
+        let half = u64::from(u32::MAX / 2) * MS;
+        assert_eq!([half, half + MS].map(|later| pace.expected_ns(0, S + later)), [0, S]);
     }
 
     #[test]

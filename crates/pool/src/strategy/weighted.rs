@@ -80,6 +80,11 @@ mod tests {
     }
 
     #[test]
+    fn bits_are_mixed_as_published() {
+        assert_eq!([0, 1_234_567].map(mix), [0xE220_A839_7B1D_CDAF, 6_457_827_717_110_365_317]);
+    }
+
+    #[test]
     fn pairs_are_two_different_ones_and_come_by_weight() {
         let mut random = fastrand::Rng::with_seed(11);
         let weights = [1u32, 2, 5];
