@@ -2,9 +2,10 @@
 
 use super::picks::entries;
 use super::*;
+use crate::outlier::OutlierPolicy;
 use crate::policy::PoolPolicy;
-use crate::queue::QueuePolicy;
 use crate::queue::tests::{member, real_time};
+use crate::queue::{LineStanding, QueuePolicy};
 
 fn of(settings: &Settings, entries: &[BackendEntry]) -> Backends {
     let pool = Backends::new(settings, entries);
@@ -12,6 +13,13 @@ fn of(settings: &Settings, entries: &[BackendEntry]) -> Backends {
         pool.resolved(entry, &[address(last)], NOW);
     }
     pool
+}
+
+/// With a line that has no bound.
+fn queued(max_in_flight: Option<u32>, workers: Option<u32>, strategy: Strategy) -> Settings {
+    let queue = QueuePolicy { size: usize::MAX, ..QueuePolicy::default() };
+    let policy = Arc::new(PoolPolicy { queue, ..PoolPolicy::default() });
+    Settings { max_in_flight, workers, policy, ..Settings::of(strategy) }
 }
 
 fn full(pool: &Backends) -> Unavailable {
@@ -164,10 +172,7 @@ fn nobody_waits_beside_room() {
             (entries[0].max_in_flight, entries[1].max_in_flight) = (most(1), most(2));
         }
         for strategy in [Strategy::LeastConnections, Strategy::RoundRobin] {
-            let queue = QueuePolicy { size: usize::MAX, ..QueuePolicy::default() };
-            let policy = Arc::new(PoolPolicy { queue, ..PoolPolicy::default() });
-            let settings = Settings { max_in_flight: total, workers, policy, ..Settings::of(strategy) };
-            let pool = of(&settings, &entries);
+            let pool = of(&queued(total, workers, strategy), &entries);
             let (queue, now) = (pool.queue(), real_time());
             let take = || -> Lease {
                 if queue.is_empty()
@@ -208,4 +213,51 @@ fn nobody_waits_beside_room() {
             assert!(pool.backends().iter().all(|one| one.in_flight() == 0 && one.calling() == 0));
         }
     }
+}
+
+/// A client that is bound to a backend goes on beyond that one's share of the workers only if no other can be used.
+#[test]
+fn the_share_of_workers_holds_for_who_is_bound_to_a_backend() {
+    let outlier = Some(OutlierPolicy { consecutive: 1, ratio: None, window: 10, base_time: 10 });
+    let settings =
+        Settings { workers: Some(4), outlier, max_ejected: 1.0, ..Settings::of(Strategy::RoundRobin) };
+    let pool = of(&settings, &entries(&["a", "b"]));
+    // Another address of the same backend is no other backend.
+    replace(&pool, "a", &[address(1), address(11)]);
+    let snapshot = pool.snapshot();
+    let [a, other, b] = snapshot.endpoints() else { panic!("three endpoints") };
+    let bound = || snapshot.pick(&Wanted { bound_to: Some(a.id), ..wanted(&[]) }).unwrap();
+    let _held: Vec<_> = (0..3).map(|_| bound()).collect();
+    assert_eq!((a.in_flight(), other.in_flight(), bound().endpoint.id), (3, 0, b.id));
+    // If the other one is out because of its answers, or down, it can't be used.
+    let mut lease = snapshot.pick(&wanted(&[a.id, other.id])).unwrap();
+    assert!(!lease.is_probe() && snapshot.observe(&mut lease, 1, true, NOW).is_some());
+    drop(lease);
+    assert_eq!(bound().endpoint.id, a.id);
+    pool.set_health(b, Status::Down, NOW);
+    assert_eq!(bound().endpoint.id, a.id);
+    // What is half open is probed, and what is in is not.
+    let later = |one: &Endpoint| Wanted { bound_to: Some(one.id), now: NOW + 1_000, ..wanted(&[]) };
+    assert!(!snapshot.pick(&later(a)).unwrap().is_probe());
+    let mut lease = snapshot.pick(&later(a)).unwrap();
+    assert!(snapshot.observe(&mut lease, 1, true, NOW).is_some());
+    drop(lease);
+    assert!(snapshot.pick(&later(a)).unwrap().is_probe());
+}
+
+/// A request that is told when it ends is charged up to then.
+#[test]
+fn who_held_a_place_for_a_second_goes_behind_who_did_not() {
+    let pool = of(&queued(None, None, Strategy::First), &entries(&["a"]));
+    let queue = pool.queue();
+    let come = |client, now| queue.join(member(client, now), now).expect("room in the line");
+    let mut lease = pick(&pool, &[]).unwrap();
+    lease.came_by(come(1, NOW).leave(false), NOW);
+    let later = NOW + 1_000_000_000;
+    lease.end(later);
+    let mut places = [3, 1, 2].map(|client| come(client, later));
+    assert!(places[0].sleep(false, later));
+    (0..2).for_each(|_| queue.freed());
+    let standing = places.each_ref().map(|place| place.standing());
+    assert_eq!(standing, [LineStanding::Trying, LineStanding::Asleep, LineStanding::Trying]);
 }

@@ -101,7 +101,43 @@ fn some_always_stay_and_an_ejected_one_is_better_than_nobody() {
     // The only one left is used although it is ejected, and an answer brings it back before its time.
     let mut lease = next(&pool, &clock, false);
     assert_eq!(lease.endpoint.id, endpoints[0].id);
-    assert_eq!(pool.snapshot().observe(&mut lease, 1, false, clock.now()), Some(Ejection::Back));
+    // A failure before its time is no news.
+    assert_eq!(pool.snapshot().observe(&mut lease, 1, true, clock.now()), None);
+    drop(lease);
+    assert_eq!(ask(&pool, &clock, &endpoints[0], false), Some(Ejection::Back));
+}
+
+/// It stays out for longer if it fails within the time for which it was out.
+#[test]
+fn a_relapse_is_one_within_the_time_that_it_was_out() {
+    for (peace, out) in [(5 * S, 10 * S), (5 * S + Duration::from_nanos(1), 5 * S)] {
+        let (pool, clock) = of(&["a", "b"], 0.5);
+        let a = Arc::clone(&pool.snapshot().endpoints()[0]);
+        let fail = || (0..3).filter_map(|_| ask(&pool, &clock, &a, true)).last();
+        assert_eq!(fail(), Some(Ejection::Out(5 * S, Cause::Consecutive(3))));
+        clock.advance(5 * S);
+        assert_eq!(ask(&pool, &clock, &a, false), Some(Ejection::Back));
+        clock.advance(peace);
+        assert_eq!(fail(), Some(Ejection::Out(out, Cause::Consecutive(3))), "{peace:?}");
+    }
+}
+
+#[test]
+fn a_probe_of_one_that_the_health_checks_let_in_says_nothing() {
+    for failed in [true, false] {
+        let (pool, clock) = of(&["a", "b"], 0.5);
+        let a = Arc::clone(&pool.snapshot().endpoints()[0]);
+        for _ in 0..3 {
+            ask(&pool, &clock, &a, true);
+        }
+        clock.advance(5 * S);
+        let mut probe = next(&pool, &clock, true);
+        assert!(probe.is_probe() && a.is_ejected());
+        pool.set_health(&a, Status::Down, clock.now());
+        pool.set_health(&a, Status::Up, clock.now());
+        assert_eq!(pool.snapshot().observe(&mut probe, 1, failed, clock.now()), None, "{failed}");
+        assert!(!a.is_ejected());
+    }
 }
 
 #[test]
@@ -201,7 +237,7 @@ fn room_that_only_others_can_take_is_seen() {
     assert!(!leaves_room(&[a.id], true) && leaves_room(&[b.id], true));
     // An ejected endpoint has room for no request. When its time is over, it has room for one that can be sent again.
     (0..3).for_each(|_| assert!(ask(&pool, &clock, &b, true).is_none() || b.standing.is_out()));
-    assert!(b.standing.is_out() && !leaves_room(&[], false));
+    assert!(b.standing.is_out() && !leaves_room(&[], false) && !leaves_room(&[b.id], false));
     clock.advance(6 * S);
     assert!(leaves_room(&[], false) && !leaves_room(&[], true));
     // The pool itself is full.

@@ -137,6 +137,7 @@ fn quick(pool: &Backends, from: Nanos, seconds: u64) -> Nanos {
 fn a_bound_moves_with_what_is_measured_and_says_why() {
     let (pool, group) = one(&settings(4));
     assert_eq!((group.max_in_flight(), group.measured().unwrap().moved), (4, None));
+    assert_eq!(ProbeVerdict::ALL.map(|verdict| group.probes(verdict)), [0; 3]);
     assert!(pool.snapshot().measures());
     let now = quick(&pool, NOW, 10);
     assert!(group.max_in_flight() > 16, "{}", group.max_in_flight());
@@ -146,6 +147,21 @@ fn a_bound_moves_with_what_is_measured_and_says_why() {
     quick(&pool, now, 30);
     let found: Vec<u64> = ProbeVerdict::ALL.map(|verdict| group.probes(verdict)).to_vec();
     assert!(found.iter().sum::<u64>() > 0, "{found:?}");
+}
+
+/// Requests in line have a turn when the bound has moved, and not after every look.
+#[test]
+fn a_bound_that_moves_wakes_the_line() {
+    let (pool, group) = one(&settings(4));
+    let held: Vec<Lease> = (0..4).map(|_| at(&pool, NOW).expect("room")).collect();
+    let mut waits = pool.queue().join(member(2, NOW), NOW).expect("room in the line");
+    assert!(waits.sleep(false, NOW));
+    pool.measure(NOW);
+    assert_eq!((waits.standing(), group.max_in_flight()), (LineStanding::Asleep, 4));
+    // Places that are held for long are not counted.
+    pool.measure(NOW + 60_000 * MS);
+    assert_eq!((waits.standing(), group.max_in_flight()), (LineStanding::Trying, 8));
+    drop(held);
 }
 
 #[test]

@@ -194,3 +194,26 @@ fn a_session_sticks_while_its_endpoint_can_take_it() {
         assert_eq!((a.in_flight(), b.in_flight(), b.group.in_flight(), b.group.calling()), (0, 0, 0, 0));
     }
 }
+
+/// The endpoint of the client's connection comes before those of its cookies. None of them comes before endpoints of an
+/// earlier rank that passed their checks.
+#[test]
+fn what_a_client_is_bound_to_comes_first() {
+    let sticky = Some(SigningKey::new(b"0123456789abcdef"));
+    let settings = Settings { sticky, checked: true, ..Settings::of(Strategy::First) };
+    let entries = entries(&["a", "b", "c"]);
+    let pool = Backends::new(&settings, &entries);
+    ["a", "b", "c"].iter().zip(1..).for_each(|(name, last)| drop(replace(&pool, name, &[address(last)])));
+    let snapshot = pool.snapshot();
+    let [a, b, c] = snapshot.endpoints() else { panic!("three endpoints") };
+    let token = b.token().unwrap();
+    let pick = |bound_to, tried: &[u64]| {
+        let wanted = Wanted { bound_to, preferred: &[token.as_str().as_bytes()], ..wanted(tried) };
+        snapshot.pick(&wanted).unwrap().endpoint.id
+    };
+    // None was checked yet.
+    assert_eq!([pick(None, &[]), pick(Some(c.id), &[])], [a.id; 2]);
+    [a, b, c].into_iter().for_each(|one| pool.set_health(one, Status::Up, NOW));
+    assert_eq!([pick(None, &[]), pick(Some(c.id), &[]), pick(Some(c.id), &[c.id])], [b.id, c.id, b.id]);
+    assert!(snapshot.knows_any(&wanted(&[a.id, b.id])) && !snapshot.knows_any(&wanted(&[a.id, b.id, c.id])));
+}

@@ -25,7 +25,12 @@ fn what_stays_keeps_counters_health_and_the_operators_word() {
     let on_c = before.pick(&wanted(&[a.id, b.id])).unwrap();
     pool.set_health(&b, Status::Down, NOW);
     b.group.set_operator(Operator::Drain);
-    b.group.count_check(true);
+    for one in [&a, &b] {
+        [true, true, false].into_iter().for_each(|passed| one.group.count_check(passed));
+    }
+    a.group.set_operator(Operator::Down);
+    (0..3).for_each(|_| a.group.count_resent());
+    a.group.count_delivered(42);
 
     // `a` moves, `b` gets another weight and bound, `c` goes and `d` comes, all in another order.
     let moved = BackendEntry { port: 9001, ..entry("a") };
@@ -38,9 +43,13 @@ fn what_stays_keeps_counters_health_and_the_operators_word() {
 
     let after = pool.snapshot();
     assert!(Arc::ptr_eq(&b, &after.endpoints()[1]), "it was carried over");
-    assert_eq!((b.health(), b.group.operator(), b.group.checks()), (Status::Down, Operator::Drain, (1, 0)));
+    assert_eq!((b.health(), b.group.operator(), b.group.checks()), (Status::Down, Operator::Drain, (2, 1)));
     assert_eq!((b.group.weight(), b.group.backup(), b.group.max_in_flight()), (5, true, 3));
-    assert_ne!(after.endpoints()[2].id, a.id, "at another place it is another endpoint");
+    let moved = &after.endpoints()[2];
+    assert_ne!(moved.id, a.id, "at another place it is another endpoint");
+    let counts = (moved.group.checks(), moved.group.resent(), moved.group.delivered());
+    assert_eq!((counts, moved.group.operator()), (((2, 1), 3, 42), Operator::Down));
+    assert!(Arc::ptr_eq(&moved.group.queue, pool.queue()));
     // The request at the backend that is gone is counted there until it ends.
     assert_eq!((c.in_flight(), c.group.in_flight()), (1, 1));
     drop(on_c);
@@ -144,4 +153,19 @@ fn nobody_is_lost_while_configurations_change() {
         assert!(seen.values().all(|one| one.in_flight() == 0 && one.group.in_flight() == 0), "{strategy:?}");
         assert!(pool.snapshot().backends().iter().all(|group| group.in_flight() == 0));
     }
+}
+
+#[test]
+fn new_backends_share_what_room_there_is() {
+    let pool = Backends::new(&Settings::of(Strategy::RoundRobin), &[]);
+    let list = ["a", "b", "c"].map(|name| {
+        let of = |index: usize| {
+            SocketAddr::from(([10, name.as_bytes()[0], (index >> 8) as u8, index as u8], 80)).into()
+        };
+        Placed { entry: entry(name), addresses: (0..400).map(of).collect(), operator: None }
+    });
+    let told = pool.reconfigure(&Settings::of(Strategy::RoundRobin), &list, NOW);
+    assert_eq!(told.left_out, 3 * 400 - MAX_ENDPOINTS);
+    let counts = pool.backends().iter().map(|group| pool.snapshot().own(group).count()).collect::<Vec<_>>();
+    assert_eq!(counts, [400, 400, MAX_ENDPOINTS - 800]);
 }
