@@ -1,3 +1,5 @@
+mod exact;
+
 use super::*;
 use proptest::prelude::*;
 
