@@ -231,7 +231,7 @@ impl ChunkDecoder {
             return Err(ChunkFault::SizeOverflow);
         }
         let value = (byte as char).to_digit(16).unwrap_or(0);
-        self.left = self.left << 4 | u64::from(value);
+        self.left = self.left * 16 + u64::from(value);
         Ok(State::Size { digits: digits + 1 })
     }
 

@@ -46,14 +46,9 @@ fn is_port(rest: &[u8]) -> bool {
 
 /// Whether two hexadecimal digits follow each `%` (RFC 3986 §2.1).
 pub fn percent_encoding_is_whole(text: &[u8]) -> bool {
-    let mut rest = text;
-    while let Some(at) = rest.iter().position(|byte| *byte == b'%') {
-        match rest.get(at + 1..at + 3) {
-            Some(digits) if digits.iter().all(|digit| is(*digit, HEX)) => rest = &rest[at + 3..],
-            _ => return false,
-        }
-    }
-    true
+    let is_encoding =
+        |behind: &[u8]| behind.get(..2).is_some_and(|two| two.iter().all(|digit| is(*digit, HEX)));
+    text.split(|byte| *byte == b'%').skip(1).all(is_encoding)
 }
 
 #[cfg(test)]
@@ -107,6 +102,7 @@ mod tests {
         for (text, valid) in rows {
             assert_eq!(is_host_and_port(text.as_bytes()), valid, "{text:?}");
         }
+        assert!(is_host_and_port(&[b'a'; MAX_HOST_BYTES]));
         assert!(!is_host_and_port(&[b'a'; MAX_HOST_BYTES + 1]));
     }
 
@@ -125,6 +121,8 @@ mod tests {
             ("abc%z4", false),
             ("%41%4", false),
             ("%%41", false),
+            ("%4%41", false),
+            ("%41%", false),
         ];
         for (text, whole) in rows {
             assert_eq!(percent_encoding_is_whole(text.as_bytes()), whole, "{text:?}");

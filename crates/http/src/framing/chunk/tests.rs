@@ -167,6 +167,16 @@ fn what_breaks_the_coding_is_refused_at_the_byte_that_breaks_it() {
 }
 
 #[test]
+fn each_fault_is_told_in_its_own_words() {
+    use ChunkFault::*;
+    let all = [Size, SizeOverflow, Extension, ExtensionsTooLong, LineEnd, DataEnd, Trailer, TrailerTooLong];
+    let mut told: Vec<String> = all.iter().map(ChunkFault::to_string).collect();
+    told.sort();
+    told.dedup();
+    assert_eq!(told.len(), all.len(), "{told:?}");
+}
+
+#[test]
 fn blanks_behind_a_size_are_taken_in_an_answer() {
     let of_answer = |wire: &[u8]| {
         let (mut decoder, mut at, mut body) = (ChunkDecoder::of_answer(), 0, Vec::new());

@@ -1,9 +1,10 @@
 //! Each rule as a row of a table: its section, the bytes, the verdict. `tests/it` sends such heads over real sockets.
 
+mod fields;
+
 use proptest::prelude::*;
 
 use super::*;
-use crate::message::BodyLength;
 
 const BOUNDS: Bounds =
     Bounds { max_head_bytes: 2048, max_headers: 8, max_target_bytes: 64, accept_invalid: false };
@@ -37,6 +38,7 @@ const REQUEST_LINES: &[(&str, &[u8], u16)] = &[
     ("9112 3", b"GET / HTTP/1.1", 200),
     ("9112 3, no space at all", b"GET", 400),
     ("9112 3, no version (HTTP/0.9)", b"GET /", 400),
+    ("9112 3, no target", b"GET  HTTP/1.1", 400),
     ("9112 3, two spaces", b"GET  / HTTP/1.1", 400),
     ("9112 3, two spaces", b"GET /  HTTP/1.1", 400),
     ("9112 3, space at the end", b"GET / HTTP/1.1 ", 400),
@@ -285,63 +287,6 @@ fn absolute_form_is_taken_apart_and_its_authority_wins() {
         let (head, _) = parsed(text.as_bytes());
         assert_eq!((head.target.as_str(), head.host.as_deref()), (target, host), "{text:?}");
         assert_eq!(head.fields.get("host"), host.map(str::as_bytes), "{text:?}");
-    }
-}
-
-#[test]
-fn framing_is_taken_out_of_the_fields_and_the_rest_stays_in_order() {
-    let (head, _) = parsed(
-        b"PUT /x HTTP/1.1\r\nB: 1\r\nHost: h\r\nContent-Length: 7\r\nExpect: 100-continue\r\nTrailer: T\r\n\
-          b:  2 \r\nC: \r\n\r\n",
-    );
-    let fields: Vec<_> = head.fields.iter().collect();
-    assert_eq!(fields, [("B", &b"1"[..]), ("Host", b"h"), ("b", b"2"), ("C", b"")]);
-    assert_eq!((head.length, head.expects_continue), (BodyLength::Known(7), true));
-    assert_eq!((head.method.as_str(), head.version), ("PUT", Version::Http11));
-}
-
-#[test]
-fn underscored_names_that_could_pass_for_ours_are_dropped() {
-    let mut head = blank();
-    let bounds = Bounds { max_headers: 32, ..BOUNDS };
-    let verdict = parse(
-        b"GET / HTTP/1.1\r\nHost: a\r\nX_Forwarded_For: 1\r\nx-forwarded_anything: 2\r\nX_Request-ID: 3\r\n\
-          Content_Length: 4\r\nTransfer_Encoding: chunked\r\nX_Real_IP: 6\r\nx_client-ip: 7\r\nTrue_Client_IP: 8\r\n\
-          CF_Connecting_IP: 9\r\nX_Forwarded: 9\r\nCLIENT_IP: 9\r\nMax_Forwards: 0\r\nmy_own: 5\r\n\r\n",
-        &bounds,
-        &mut head,
-    );
-    assert!(matches!(verdict, HeadVerdict::Complete { .. }), "{verdict:?}");
-    assert_eq!(head.fields.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["Host", "my_own"]);
-    assert_eq!((head.length, head.lost_claim), (BodyLength::Empty, true));
-    // `lost_claim` says something about the last head alone.
-    parse(b"GET / HTTP/1.1\r\nHost: a\r\nX_Request_ID: 3\r\n\r\n", &bounds, &mut head);
-    assert_eq!((head.fields.len(), head.lost_claim), (1, false));
-}
-
-#[test]
-fn the_connection_is_kept_as_version_and_options_say() {
-    let rows = [
-        ("HTTP/1.1", "", true),
-        ("HTTP/1.1", "Connection: close\r\n", false),
-        ("HTTP/1.1", "Connection: a, Close\r\n", false),
-        ("HTTP/1.1", "Connection: keep-alive\r\nConnection: close\r\n", false),
-        ("HTTP/1.0", "", false),
-        ("HTTP/1.0", "Connection: Keep-Alive\r\n", true),
-        ("HTTP/1.0", "Connection: keep-alive, close\r\n", false),
-    ];
-    for (version, fields, keep) in rows {
-        let text = format!("GET / {version}\r\nHost: a\r\n{fields}\r\n");
-        assert_eq!(parsed(text.as_bytes()).1, keep, "{text:?}");
-    }
-}
-
-#[test]
-fn an_expectation_without_a_body_waits_for_nothing() {
-    for (fields, expects) in [("", false), ("Content-Length: 0\r\n", false), ("Content-Length: 1\r\n", true)]
-    {
-        let text = format!("GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n{fields}\r\n");
-        assert_eq!(parsed(text.as_bytes()).0.expects_continue, expects, "{text:?}");
     }
 }
 

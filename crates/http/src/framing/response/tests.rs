@@ -87,6 +87,16 @@ fn proper_heads_are_understood() {
 }
 
 #[test]
+fn a_name_of_the_same_length_as_one_of_the_framing_is_any_name() {
+    let text =
+        b"HTTP/1.1 200 OK\r\nDisconnect: close\r\nContent-Langth: 1\r\nTransfer-Encodong: chunked\r\n\r\n";
+    let (head, _) = parse(text, &STRICT).expect("proper").expect("whole");
+    let names: Vec<_> = head.fields.iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["Disconnect", "Content-Langth", "Transfer-Encodong"]);
+    assert_eq!((head.body_length(false), head.keep_alive), (BodyLength::UntilClose, true));
+}
+
+#[test]
 fn a_head_tells_the_length_that_a_get_would_have_had() {
     let rows: &[(&[u8], BodyLength)] = &[
         (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", BodyLength::Known(0)), // RFC 9110 §9.3.2
@@ -259,6 +269,9 @@ fn what_can_be_read_in_two_ways_is_refused_even_when_invalid_answers_are_asked_f
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked,\r\nTransfer-Encoding: chunked,\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: ,\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX: a\r\n b\rc\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX: a\r\n b\x00c\r\n\r\n",
         b"HTTP/1.1 200 OK\n X: folded at once\n\n",
