@@ -391,3 +391,6 @@ pub fn parsed(row: &LimitRow) -> Option<ClientId> {
         .inspect_err(|fault| log::error!("store: the stored id {:?} is left out: it {fault}", row.client_id))
         .ok()
 }
+
+#[cfg(test)]
+mod tests;

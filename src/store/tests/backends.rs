@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::super::StoreError;
 use super::super::backends::BackendSettings;
-use super::{on_both, tester};
+use super::{Setup, on_both, tester};
+use crate::config::DatabaseUrl;
 use balancer_pool::backends::Operator;
 
 fn settings(text: &str) -> BackendSettings {
@@ -82,4 +83,12 @@ fn backends_are_kept_changed_audited_and_told_to_others() {
         let again = setup.start().unwrap();
         assert_eq!(again.backends()[0].settings.state, Some(Operator::Drain));
     });
+}
+
+#[test]
+fn a_stored_backend_that_is_in_the_file_by_now_keeps_its_changes_alone() {
+    let limits = Setup::new(DatabaseUrl::Memory).start().unwrap();
+    limits.create_backend("a", settings(r#"{"url":"http://a:1","weight":3}"#), &tester()).unwrap();
+    limits.patch_backend("a", settings(r#"{"state":"drain"}"#), true, &tester()).unwrap();
+    assert_eq!(limits.backends()[0].settings, settings(r#"{"weight":3,"state":"drain"}"#));
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::super::Limits;
 use super::super::levels::Levels;
-use super::{Setup, down, on_both};
+use super::{Setup, down, id, on_both, tester};
 use crate::clock::Clock;
 use balancer_limiter::identity::ClientKey;
 use balancer_limiter::limit::{Limit, Rate};
@@ -104,4 +104,17 @@ fn the_file_stands_in_for_a_database_that_is_down_with_its_age() {
     // In whole numbers a minute is a little less than what flows in.
     assert_eq!(level(&after, 3, &clock), Some(FULL - 90 * MINUTE + 1_000_000));
     limits.stop();
+}
+
+#[test]
+fn what_was_saved_before_a_reset_does_not_come_back() {
+    on_both(|setup| {
+        let (limits, clock) = (setup.start().unwrap(), Clock::manual());
+        limits.create(&id("10.0.0.1"), SLOW, &tester()).unwrap();
+        lives(&limiter(&[(1, 5), (2, 6)], &clock), &limits, None, &clock);
+        limits.note_reset(&id("10.0.0.1"), &tester()).unwrap();
+        let after = limiter(&[], &clock);
+        lives(&after, &limits, None, &clock);
+        assert_eq!((level(&after, 1, &clock), level(&after, 2, &clock).is_some()), (None, true));
+    });
 }

@@ -48,7 +48,7 @@ fn with_tls(folder: &Path) -> Option<Postgres> {
 /// `None` when the store does not work with that URL, else whether the server says that its connections are encrypted.
 fn works(server: &Postgres, host: &str, query: &str) -> Option<bool> {
     let url = format!("postgres://postgres@{host}:{}/postgres?{query}&application_name=probe", server.port);
-    let limits = Setup { timeout: Duration::from_secs(2), pool_size: 1, ..Setup::postgres(&url) }.start();
+    let limits = Setup { pool_size: 1, ..Setup::postgres(&url) }.start();
     let limits = limits.unwrap();
     limits.create(&id("1.2.3.4"), limit(1), &tester()).ok()?;
     limits.delete(&id("1.2.3.4"), &tester()).unwrap();
@@ -103,4 +103,7 @@ fn a_server_without_tls_serves_prefer_and_refuses_require() {
     let Some(server) = Postgres::start() else { return };
     assert_eq!(works(&server, "127.0.0.1", "sslmode=prefer"), Some(false));
     assert_eq!(works(&server, "127.0.0.1", "sslmode=require"), None);
+    let limits = Setup::postgres(&format!("{}?sslmode=require", server.url())).start().unwrap();
+    let fault = limits.get(&id("1.2.3.4")).unwrap_err().to_string();
+    assert!(fault.contains("the server does not speak TLS"), "{fault}");
 }
