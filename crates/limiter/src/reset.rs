@@ -96,6 +96,11 @@ mod tests {
             (Reset::Month, "2026-01-31T23:59:59Z", "2026-02-01T00:00:00Z"),
             (Reset::Month, "2026-02-01T00:00:00Z", "2026-03-01T00:00:00Z"),
             (Reset::Month, "2028-02-29T00:00:00Z", "2028-03-01T00:00:00Z"),
+            (Reset::Month, "2000-02-29T23:59:59Z", "2000-03-01T00:00:00Z"),
+            (Reset::Month, "2000-03-01T00:00:00Z", "2000-04-01T00:00:00Z"),
+            (Reset::Month, "2100-02-28T23:59:59Z", "2100-03-01T00:00:00Z"),
+            (Reset::Month, "2100-03-01T00:00:00Z", "2100-04-01T00:00:00Z"),
+            (Reset::Month, "2400-02-29T23:59:59Z", "2400-03-01T00:00:00Z"),
             (Reset::Month, "2026-12-31T23:59:59Z", "2027-01-01T00:00:00Z"),
             (Reset::Month, "1970-01-01T00:00:00Z", "1970-02-01T00:00:00Z"),
         ];
@@ -103,6 +108,11 @@ mod tests {
             assert_eq!(reset.begins(reset.turn(second(within)) + 1), second(next), "{reset:?} {within}");
         }
         assert_eq!(Reset::Month.turn(u64::MAX), u32::MAX);
+        assert_eq!(Reset::Month.begins(0), 0, "before the epoch");
+        assert_eq!((Reset::Hour.turn(7_199), Reset::Hour.turn(7_200)), (1, 2));
+        assert_eq!((Reset::Day.turn(172_799), Reset::Day.turn(172_800)), (1, 2));
+        let kinds = [3_600, 86_400, MONTH_SECS, 1, 60, 7_200].map(Reset::of_per);
+        assert_eq!(kinds, [Some(Reset::Hour), Some(Reset::Day), Some(Reset::Month), None, None, None]);
     }
 
     proptest! {

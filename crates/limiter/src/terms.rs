@@ -304,5 +304,71 @@ mod tests {
         assert_eq!(BucketName::parse("concurrency"), Err(NameFault::Reserved));
         assert!(PlanName::parse("früh/🎉").is_ok());
         assert_eq!(PlanName::parse("a\u{85}"), Err(NameFault::Character));
+        for (bytes, fault) in [(0, Some(NameFault::Length)), (64, None), (65, Some(NameFault::Length))] {
+            let text = "x".repeat(bytes);
+            assert_eq!((BucketName::parse(&text).err(), PlanName::parse(&text).err()), (fault, fault));
+        }
+        assert_eq!(PlanName::parse("pro").unwrap().as_str(), "pro");
+        assert_eq!(BucketName::default_bucket().as_str(), DEFAULT_BUCKET);
+        assert_eq!(BucketName::concurrency().as_str(), CONCURRENCY);
+    }
+
+    fn limit(capacity: u32, amount: u64, per_secs: u32) -> Limit {
+        Limit { capacity, rate: Rate { micro: amount * 1_000_000, per_secs } }
+    }
+
+    #[test]
+    fn a_bucket_is_known_by_its_name_and_by_whose_it_is() {
+        // printf day | sha256sum | head -c 16
+        assert_eq!(BucketId::of("day"), BucketId(0x944c_27e5_b97a_b779));
+        let mut ids = vec![BucketId::of("a"), BucketId::of("b")];
+        ids.extend([BucketId::of_rule("a", "b"), BucketId::of_rule("b", "a"), BucketId::of_rule("a", "a")]);
+        ids.extend([BucketId::of_route("a"), BucketId::of_route("b")]);
+        ids.extend([BucketId::of_shared("a"), BucketId::of_shared("b")]);
+        let count = ids.len();
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), count);
+    }
+
+    #[test]
+    fn with_a_reset_nothing_flows_in() {
+        let spec = BucketSpec::new(BucketName::default_bucket(), limit(9, 5, 86_400));
+        assert_eq!((spec.in_force(), spec.is_enforced()), (limit(9, 5, 86_400), true));
+        let spec = BucketSpec { reset: Some(Reset::Day), mode: Mode::Shadow, ..spec };
+        assert_eq!((spec.in_force(), spec.is_enforced()), (limit(9, 0, 86_400), false));
+    }
+
+    #[test]
+    fn terms_are_told_in_words() {
+        let terms = |given: &[(Limit, Option<Reset>)], max_in_flight| {
+            let bucket = |(limit, reset): &(Limit, _)| BucketSpec {
+                reset: *reset,
+                ..BucketSpec::new(BucketName::default_bucket(), *limit)
+            };
+            Terms { buckets: given.iter().map(bucket).collect(), max_in_flight, ..Terms::default() }
+        };
+        let (second, minute) = ((limit(10, 1, 1), None), (limit(50, 600, 60), None));
+        let turn = |per_secs, reset| (limit(5, 5, per_secs), Some(reset));
+        for (terms, text) in [
+            (terms(&[second], Some(20)), "10 tokens, refilled at 1/s and at most 20 requests at once"),
+            (terms(&[minute, second], None), "50 tokens, refilled at 600/m and 10 tokens, refilled at 1/s"),
+            (terms(&[turn(3_600, Reset::Hour)], None), "5 tokens an hour"),
+            (terms(&[turn(86_400, Reset::Day)], None), "5 tokens a day"),
+            (terms(&[turn(2_592_000, Reset::Month)], None), "5 tokens a month"),
+        ] {
+            assert_eq!(terms.to_string(), text);
+        }
+        assert_eq!(terms(&[minute, second], None).first(), Some(minute.0));
+        assert_eq!(terms(&[], None).first(), None);
+    }
+
+    #[test]
+    fn a_limit_without_plan_buckets_and_exemption_is_one_that_could_not_be_read() {
+        let none = ClientLimit::unreadable();
+        assert!(none.is_unreadable());
+        assert!(!ClientLimit::of_numbers(limit(1, 1, 1)).is_unreadable());
+        assert!(!ClientLimit { exempt: true, ..none.clone() }.is_unreadable());
+        assert!(!ClientLimit { plan: PlanName::parse("pro").ok(), ..none }.is_unreadable());
     }
 }

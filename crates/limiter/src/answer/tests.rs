@@ -163,6 +163,24 @@ fn a_bucket_with_a_reset_names_its_period_and_the_time_to_its_turn() {
 }
 
 #[test]
+fn a_reset_alone_makes_the_quota_the_capacity_and_the_wait_that_to_the_turn() {
+    // capacity, micro, per_secs, left; the policy and the rest of an answer 7 s before the turn
+    for (capacity, micro, per_secs, left, policy, rest) in [
+        (3, 36_000_000_000, 3_600, 2, "q=3;w=3600", "r=2;t=7"),
+        (3, 0, 86_400, 2, "q=3;w=86400", "r=2;t=7"),
+        (0, 5_000_000, 86_400, 0, "q=0", "r=0"),
+    ] {
+        let outcome = TakeOutcome { allowed: left > 0, left, wait_ns: Some(7 * SEC) };
+        let bucket = Standing { policy: "a", limit: limit(capacity, micro, per_secs), outcome, resets: true };
+        let fields = rate_limit_fields(&[bucket], None);
+        assert_eq!(
+            (fields.policy, fields.rate_limit, fields.retry_after_s),
+            (format!(r#""a";{policy}"#), format!(r#""a";{rest}"#), None)
+        );
+    }
+}
+
+#[test]
 fn names_follow_the_entry_and_are_strings_of_structured_fields() {
     assert_eq!(policy_name("default", EntryKind::Client), "client");
     assert_eq!(policy_name("default", EntryKind::Range), "range");

@@ -314,3 +314,84 @@ fn no_price_is_too_high_for_a_debt() {
     bucket.lower(i64::MAX, -9 * MICRO);
     assert_eq!(bucket.level_micro(), -9 * MICRO);
 }
+
+#[test]
+fn a_bucket_is_restored_as_it_would_be_by_now() {
+    let limit = limit(10, 1_000_000, 1);
+    for (level, age, restored) in [
+        (2_500_000, 3 * SEC, 5_500_000),
+        (-4 * MICRO, SEC, -3 * MICRO),
+        (i64::MIN, 0, -MAX_DEBT),
+        (i64::MAX, 0, 10 * MICRO),
+        (0, 99 * SEC, 10 * MICRO),
+    ] {
+        let mut bucket = Bucket::restored(limit, level, age, 100 * SEC);
+        assert_eq!(bucket.level_micro(), restored, "{level} {age}");
+        assert_eq!(bucket.flow(101 * SEC), 1_000_000, "its clock stands at now");
+    }
+}
+
+#[test]
+fn a_level_is_moved_by_hand_within_its_bounds() {
+    let mut bucket = Bucket::full(limit(10, 1_000_000, 1), 0);
+    bucket.pay(6 * MICRO);
+    for (lifted, level) in [(2, 6), (-3, 6), (3, 9), (5, 10)] {
+        bucket.lift(lifted * MICRO);
+        assert_eq!(bucket.level_micro(), level * MICRO, "{lifted}");
+    }
+    bucket.shift(-13 * MICRO);
+    assert_eq!(bucket.level_micro(), -3 * MICRO);
+    bucket.shift(MICRO);
+    assert_eq!(bucket.level_micro(), -2 * MICRO);
+    bucket.lower(MICRO, 5 * MICRO);
+    assert_eq!(bucket.level_micro(), -2 * MICRO, "below the floor already");
+    bucket.forgive(SEC);
+    assert_eq!(bucket.level_micro(), 0);
+    bucket.forgive(4 * SEC);
+    assert_eq!(bucket.level_micro(), 3 * MICRO, "there was no debt");
+    // Filling an earlier instant does not turn its clock back.
+    bucket.flow(4 * SEC + 1);
+    bucket.fill(2 * SEC);
+    assert_eq!((bucket.level_micro(), bucket.carry, bucket.at), (10 * MICRO, 0, 4 * SEC + 1));
+    bucket.fill(9 * SEC);
+    assert_eq!(bucket.at, 9 * SEC);
+}
+
+#[test]
+fn a_remainder_is_kept_through_a_change_unless_the_level_meets_a_bound() {
+    // A millionth every second, of which a quarter has flown in.
+    let slow = limit(10, 1, 1);
+    let mut bucket = Bucket::full(slow, 0);
+    bucket.pay(5 * MICRO);
+    bucket.flow(SEC / 4);
+    let quarter = SEC / 4;
+    for (new, carry) in [
+        (slow, quarter),
+        (limit(10, 60, 60), 60 * quarter),
+        (limit(12, 1, 1), quarter),
+        (limit(5, 1, 1), quarter),
+        (limit(4, 1, 1), 0),
+    ] {
+        let mut changed = bucket;
+        changed.retune(new, quarter);
+        assert_eq!(changed.carry, carry, "{new:?}");
+    }
+    bucket.lift(5 * MICRO);
+    bucket.retune(slow, quarter);
+    assert_eq!(bucket, Bucket::full(slow, quarter));
+}
+
+#[test]
+fn sums_beyond_64_bits_keep_their_remainder() {
+    let micro = 1_999_999_999;
+    let mut bucket = Bucket::full(limit(Limit::MAX_CAPACITY, micro, 1), 0);
+    bucket.pay(MAX_DEBT);
+    assert_eq!((bucket.flow(1), bucket.carry), (1, 999_999_999));
+    let whole = 10_u128.pow(24).div_ceil(micro.into()) as Nanos;
+    assert_eq!(bucket.until_full(), Some(whole - 1));
+    let mut bucket = Bucket::full(limit(Limit::MAX_CAPACITY, Rate::MAX_MICRO - 1, 1), 0);
+    bucket.pay(MAX_DEBT);
+    assert_eq!((bucket.flow(1), bucket.carry), (999_999, 999_999_999));
+    assert_eq!((bucket.flow(20_001), bucket.carry), (20_000_000_000, 999_979_999));
+    assert_eq!(bucket.level_micro(), 20_000_999_999);
+}

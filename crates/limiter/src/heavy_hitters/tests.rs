@@ -170,6 +170,44 @@ fn threads_lose_nothing() {
     assert!(top.iter().all(|heavy| (heavy.requests, heavy.denied) == (1_000, 250)), "{top:?}");
 }
 
+#[test]
+fn a_window_that_the_short_steps_do_not_cover_is_read_from_the_long_ones() {
+    let hitters = HeavyHitters::default();
+    let begin = COARSE.step_ns * 5_000;
+    for second in 0..=3_600 {
+        hitters.count(client(1), None, None, begin + second * SECOND_NS);
+    }
+    // A step of both kinds began just now, and has the last request.
+    let now = begin + 3_600 * SECOND_NS;
+    for (window, count) in [(0, 1), (300, 301), (315, 316), (330, 331)] {
+        let top = hitters.by_requests(window * SECOND_NS, 10, now);
+        assert_eq!(top.first().map_or(0, |heavy| heavy.requests), count, "{window}");
+    }
+    // A step that begins later is not in the window.
+    hitters.count(client(2), None, None, now + COARSE.step_ns);
+    for window in [5 * MINUTE, 6 * MINUTE] {
+        assert_eq!(hitters.by_requests(window, 10, now).len(), 1);
+    }
+}
+
+#[test]
+fn what_rounds_to_nothing_is_not_shown() {
+    let hitters = HeavyHitters::default();
+    let (often, rarely) = (refusal("default", None), refusal("minute", Some("login")));
+    let begin = COARSE.step_ns * 5_000;
+    hitters.count(client(1), None, Some(&rarely), begin);
+    (1..30).for_each(|_| hitters.count(client(1), None, Some(&often), begin));
+    hitters.count(client(2), None, Some(&often), begin);
+    // A third of the step is in the window.
+    let top = hitters.by_refusals(5 * SECOND_NS, 10, begin + 15 * SECOND_NS);
+    assert_eq!(shown(&top), [(client(1), 10, 10)]);
+    assert_eq!(top[0].reasons, [RefusalReason { refusal: often.clone(), denied: 10 }]);
+    assert_eq!((often.policy(), rarely.policy()), ("default", "rule"));
+    let rounded = [(1, 4, 10), (1, 5, 10), (3, 5, 10), (7, 2, 3), (u64::MAX, 9, 3)]
+        .map(|(counted, within, whole)| scaled(counted, within, whole));
+    assert_eq!(rounded, [0, 1, 2, 5, u64::MAX]);
+}
+
 proptest! {
     /// The bound of one summary: never too high, and too low by at most one [`ROWS`]th.
     #[test]

@@ -42,6 +42,10 @@ fn x_forwarded_for_is_walked_from_the_right_over_trusted_proxies() {
         ("1.2.3.4, 10.2.2.2 10.3.3.3", ""),
         ("1.2.3.4, 10.2.2.2:", ""),
         ("1.2.3.4, 10.2.2.2:123456", ""),
+        ("1.2.3.4, 10.2.2.2:8o", ""),
+        ("1.2.3.4, 10.2.2.2:_", ""),
+        ("1.2.3.4, 10.2.2.2:_a!", ""),
+        ("1.2.3.4, 10.2.2.2:_a.b", "1.2.3.4"),
         ("1.2.3.4, 10.2.2.02", ""),
         ("1.2.3.4, \"10.2.2.2\"", ""),
         ("1.2.3.4, fe80::1%eth0", ""),
@@ -84,6 +88,12 @@ fn forwarded_is_walked_by_its_for_parameters() {
         ("for=1.2.3.4, for=\"10.2.2.2\\", ""),
         ("for=1.2.3.4, 10.2.2.2", ""),
         ("for=1.2.3.4, for=", ""),
+        // Another parameter that is malformed spoils the element, too.
+        ("for=1.2.3.4, for=10.1.1.1;=x", ""),
+        ("for=1.2.3.4, for=10.1.1.1;b y=x", ""),
+        ("for=1.2.3.4, for=10.1.1.1;by=", ""),
+        // Outside of quotes a backslash escapes nothing.
+        ("for=1.2.3.4;by=\\, for=10.2.2.2", "10.2.2.2"),
         // The client left a string open in front of what the proxy appended.
         ("for=6.6.6.6;x=\", for=1.2.3.4", ""),
         ("for=6.6.6.6;x=\", for=\"[2001:db8::5]\"", ""),

@@ -82,6 +82,7 @@ fn limits_are_read_as_people_write_them() {
         ("100/", Err(Form)),
         ("/s", Err(Form)),
         ("100/s burst", Err(Form)),
+        ("100/s burst ", Err(Form)),
         ("100/s burst 1.5", Err(Form)),
         ("100/s burst -1", Err(Form)),
         ("100/sburst 5", Err(Form)),
@@ -167,12 +168,42 @@ fn a_span_is_a_whole_number_of_one_unit() {
         ("2mo", None),
         ("1é", None),
         ("9999999999s", None),
+        ("000000001s", Some(1)),
+        ("0000000001s", None),
     ];
     for (text, secs) in rows {
         assert_eq!(parse_per(text), secs, "{text:?}");
     }
-    for secs in [1, 59, 60, 61, 3_600, 7_200, 86_400, MONTH_SECS] {
+    for (secs, text) in [
+        (1, "1s"),
+        (59, "59s"),
+        (60, "1m"),
+        (61, "61s"),
+        (3_600, "1h"),
+        (5_400, "90m"),
+        (7_200, "2h"),
+        (86_400, "1d"),
+        (90_000, "25h"),
+        (MONTH_SECS, "30d"),
+    ] {
         let rate = Rate { micro: 1, per_secs: secs };
-        assert_eq!(parse_per(&per_text(rate)), Some(secs));
+        assert_eq!((per_text(rate).as_str(), parse_per(text)), (text, Some(secs)));
     }
+}
+
+#[test]
+fn numbers_of_another_process_are_held_to_the_same_bounds() {
+    const BILLION: u32 = Limit::MAX_CAPACITY;
+    for (capacity, micro, per_secs, within) in [
+        (0, 0, 1, true),
+        (BILLION, Rate::MAX_MICRO, MAX_PER_SECS, true),
+        (BILLION + 1, 0, 1, false),
+        (0, Rate::MAX_MICRO + 1, 1, false),
+        (0, 0, 0, false),
+        (0, 0, MAX_PER_SECS + 1, false),
+    ] {
+        let limit = Limit { capacity, rate: Rate { micro, per_secs } };
+        assert_eq!(limit.is_within_bounds(), within, "{limit:?}");
+    }
+    assert_eq!(LimitFault::TooLarge.to_string(), "must be at most 1000000000");
 }

@@ -86,6 +86,28 @@ fn a_range_is_one_entry_by_value_and_the_newest_version_counts() {
     let gone = changed.without("10.77.0.0/8".parse().unwrap());
     assert!(gone.is_empty() && gone.longest("10.3.3.3".parse().unwrap()).is_none());
     assert_eq!(snapshot.len(), 1, "a snapshot never changes");
+    // Of two with one version the later one counts.
+    let twice = Ranges::new([range("10.0.0.9/8", 4), range("10.0.0.8/8", 4)]).unwrap();
+    assert_eq!(twice.iter().map(|range| &*range.id).collect::<Vec<_>>(), ["10.0.0.8/8"]);
+}
+
+#[test]
+fn members_share_a_bucket_or_a_crowd_as_their_range_says() {
+    let address: IpAddr = "10.1.2.3".parse().unwrap();
+    let own = range("10.0.0.9/8", 1);
+    assert_eq!((own.client(address, 64), own.shared_key()), (ClientKey::address(address), None));
+    let limit = ClientLimit { shared: true, ..(*own.limit).clone() };
+    let shared = Range::new(own.net, Arc::new(limit), "10.0.0.9/8".into(), 1);
+    let key = ClientKey::digest(b"10.0.0.0/8");
+    assert_eq!((shared.client(address, 64), shared.shared_key()), (key, Some(key)));
+    // 2^20 crowds for all ranges together.
+    for (count, crowds) in [(1, 1_024), (1_024, 1_024), (1_025, 512), (4_096, 256)] {
+        let net = |i: u32| format!("{}/32", std::net::Ipv4Addr::from(i));
+        let ranges = Ranges::new((0..count).map(|i| range(&net(i), 1))).unwrap();
+        let first = ranges.get("0.0.0.0/32".parse().unwrap()).unwrap();
+        assert_eq!(ranges.crowds(first), Crowds::of_range(first.net).at_most(crowds), "{count}");
+        assert_eq!(first.crowds(), Crowds::of_range(first.net));
+    }
 }
 
 #[test]
