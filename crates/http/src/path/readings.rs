@@ -64,12 +64,13 @@ pub fn stays_inside(path: &str) -> bool {
     is_ordinary(path) || (each(path, |spelled, reading, _| all &= stays(spelled, reading)) && all)
 }
 
-/// [`stays_inside`] for one reading, as [`spell`] writes it.
+/// [`stays_inside`] for one reading, as [`spell`] writes it. Blanks and dots at a segment's end are cut off in any
+/// case: that never leads deeper, and where it makes a difference, a reading with [`TRIMMED`] is looked at, too.
 fn stays(spelled: &str, reading: Reading) -> bool {
     let mut depth = 0_usize;
     let mut segments = spelled.split('/').skip(1).peekable();
     while let Some(segment) = segments.next() {
-        match if reading & TRIMMED == 0 { segment } else { trimmed(segment, reading) } {
+        match trimmed(segment, reading) {
             "." => {}
             "" if depth > 0 || segments.peek().is_none() => {}
             ".." if depth > 0 => depth -= 1,

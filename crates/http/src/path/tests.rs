@@ -213,6 +213,10 @@ fn an_ordinary_path_has_one_reading() {
     ] {
         assert_eq!(readings(path), [normal(path)], "{path}");
     }
+    // Mostly it is the path itself, and nothing is allocated.
+    for path in ["/", "/a/b.css", "/a-b_c~d/(e)+f,g", "/a/", "/a..b/c.d"] {
+        assert!(each_reading(path, |reading| assert!(std::ptr::eq(reading, path), "{path}")));
+    }
 }
 
 #[test]
