@@ -322,4 +322,19 @@ mod tests {
             .collect();
         assert_eq!(meeting, [("c", "d"), ("e", "g"), ("a", "b")]);
     }
+
+    #[test]
+    fn a_look_costs_at_most_one_token_and_a_rule_knows_its_buckets() {
+        let rules = kinds();
+        for (path, cost, look) in [("/free", 0, 0), ("/login", 1, 1), ("/export", 10, 1)] {
+            let needs = rules.needs("POST", path).unwrap();
+            let names =
+                |needs: &Needs<'_>| needs.rules.iter().map(|rule| rule.name.clone()).collect::<Vec<_>>();
+            assert_eq!((needs.cost, names(&needs)), (cost, names(&needs.clone().to_look())));
+            assert_eq!(needs.to_look().cost, look, "{path}");
+        }
+        let (login, deep) = (BucketId::of("login"), BucketId::of("deep"));
+        let has = |name: &str, id| rules.0.iter().find(|rule| &*rule.name == name).unwrap().has_bucket(id);
+        assert_eq!([has("login", login), has("login", deep), has("export", login)], [true, false, false]);
+    }
 }

@@ -241,6 +241,31 @@ mod tests {
         for (text, fault) in rows {
             assert_eq!(ClientId::parse(text).err(), fault, "{text:?}");
         }
+        assert_eq!(IdFault::TooLong(257).to_string(), "has 257 bytes; 1 to 256 bytes of UTF-8 are allowed");
+    }
+
+    #[test]
+    fn an_address_and_its_ports_have_one_address() {
+        let rows = [
+            ("::ffff:1.2.3.4", Some("1.2.3.4")),
+            ("1.2.3.4:80", Some("1.2.3.4")),
+            ("[2001:db8::1]:80", Some("2001:db8::1")),
+            ("1.2.3.4/32", None),
+            ("tenant", None),
+        ];
+        for (text, address) in rows {
+            assert_eq!(id(text).address(), address.map(|text| text.parse().unwrap()), "{text}");
+        }
+    }
+
+    #[test]
+    fn ids_are_found_by_their_value() {
+        use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+        let hash = |text| BuildHasherDefault::<DefaultHasher>::default().hash_one(id(text));
+        assert_eq!(hash("::ffff:1.2.3.4"), hash("1.2.3.4"));
+        let rows = ["1.2.3.4", "1.2.3.5", "1.2.3.4:80", "1.2.3.4/32", "tenant", "Tenant"];
+        let different: std::collections::HashSet<u64> = rows.into_iter().map(hash).collect();
+        assert_eq!(different.len(), rows.len());
     }
 
     proptest! {

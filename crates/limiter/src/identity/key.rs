@@ -260,4 +260,42 @@ mod tests {
         let [one, two] = ["[::ffff:1.2.3.4]:80", "1.2.3.4:80"].map(|text| ClientId::parse(text).unwrap());
         assert_eq!(ClientKey::of_id(&one), ClientKey::of_id(&two));
     }
+
+    #[test]
+    fn a_crowd_has_the_number_that_the_hash_chooses_among_as_many_as_there_are() {
+        let range = Crowds::of_range("10.0.0.0/8".parse().unwrap());
+        // at most so many; hash; the number
+        for (most, hash, number) in [
+            (usize::MAX, 0x1_0403, 0x003),
+            (1_024, 0x0fff, 0x3ff),
+            (1_023, 0x0fff, 0x1ff),
+            (512, 0x0200, 0),
+            (3, 0x0003, 1),
+            (1, 0x0fff, 0),
+            (0, 0x0fff, 0),
+        ] {
+            let key = range.at_most(most).key(hash);
+            assert_eq!(key.to_bytes()[15..], u16::to_be_bytes(number), "{most} {hash}");
+            assert_eq!((key.is_crowd(), key.crowd_owner()), (true, Some(range)));
+            assert_eq!((ClientKey::from_bytes(key.to_bytes()), key.network()), (Some(key), None));
+        }
+        assert_ne!(Crowds::OF_DEFAULT.key(1), range.key(1));
+        let mut unknown = range.key(0).to_bytes();
+        unknown[0] += 1;
+        assert_eq!(ClientKey::from_bytes(unknown), None);
+    }
+
+    #[test]
+    fn a_key_tells_what_it_is() {
+        for (key, text, is_ipv4) in [
+            (ClientKey::address(ip("1.2.3.4")), "1.2.3.4", true),
+            (ClientKey::address(ip("2001:db8::1")), "2001:db8::1", false),
+            (ClientKey::group(ip("2001:db8::1"), 64), "2001:db8::/64", false),
+            (ClientKey::digest(b"abc"), "sha256:ba7816bf8f01cfea414140de5dae2223", false),
+        ] {
+            assert_eq!((key.to_string().as_str(), key.is_ipv4()), (text, is_ipv4));
+            assert_eq!(ClientKey::tags_ipv4(key.to_bytes()[0]), is_ipv4);
+            assert_eq!((key.is_crowd(), key.crowd_owner()), (false, None));
+        }
+    }
 }

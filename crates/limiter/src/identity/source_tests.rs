@@ -238,6 +238,10 @@ fn a_declared_name_counts_from_trusted_peers_alone() {
     let acme = fields(&[("X-Tenant", "acme")]);
     assert_eq!(tenant.shown(&acme, true, None), ShownKey::Id("tenant=acme".into()));
     assert_eq!(tenant.shown(&acme, false, None), ShownKey::Nothing);
+    assert_eq!(tenant.shown(&fields(&[("X-Tenant", "a\tb")]), true, None), ShownKey::Unusable);
+    let two = fields(&[("X-Tenant", "acme"), ("X-Tenant", "other")]);
+    let blurred = [(&acme, true), (&two, true), (&two, false)];
+    assert_eq!(blurred.map(|(fields, trusted)| tenant.is_blurred(fields, trusted)), [false, true, false]);
     let long = "v".repeat(ClientId::MAX_BYTES - "tenant=".len() + 1);
     assert_eq!(tenant.shown(&fields(&[("X-Tenant", &long)]), true, None), ShownKey::Unusable);
     assert!(matches!(tenant.shown(&fields(&[("X-Tenant", &long[1..])]), true, None), ShownKey::Id(_)));
@@ -275,6 +279,20 @@ proptest! {
                 prop_assert_eq!(id.form(), IdForm::Opaque);
             }
         }
+    }
+}
+
+#[test]
+fn a_source_is_told_as_it_is_configured_and_in_messages() {
+    for (key, configured, kind) in [
+        (source(Source::Header("x-key".into()), None), "header:x-key", "header x-key"),
+        (source(Source::Header("x-t".into()), Some("tenant")), "header:x-t as tenant", "header x-t"),
+        (source(Source::Cookie("s".into()), None), "cookie:s", "cookie s"),
+        (source(Source::Bearer, None), "bearer", "bearer token"),
+        (source(Source::Certificate, None), "cert", "certificate"),
+        (source(Source::CertificateName, None), "cert:san", "certificate"),
+    ] {
+        assert_eq!((key.to_string().as_str(), &*key.kind()), (configured, kind));
     }
 }
 
