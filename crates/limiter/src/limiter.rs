@@ -114,14 +114,12 @@ impl Rows {
             if self.cursor >= self.table.len() {
                 self.cursor = 0;
             }
-            match self.table.len() {
-                0 => break,
+            if self.table.row(self.cursor).is_idle(when) {
+                gone(self.table.row(self.cursor).client);
                 // The last row takes the number of the removed one, so the cursor stays.
-                _ if self.table.row(self.cursor).is_idle(when) => {
-                    gone(self.table.row(self.cursor).client);
-                    self.table.remove(self.cursor);
-                }
-                _ => self.cursor += 1,
+                self.table.remove(self.cursor);
+            } else {
+                self.cursor += 1;
             }
         }
     }
@@ -354,8 +352,8 @@ impl Limiter {
         loop {
             let mut rows = shard.0.lock();
             let last = end.min(rows.table.len());
-            end = last.saturating_sub(STEP);
-            for number in (end..last).rev() {
+            let next = last.checked_sub(STEP);
+            for number in (next.unwrap_or(0)..last).rev() {
                 match each(rows.table.row_mut(number)) {
                     Fate::Kept => {}
                     Fate::Forgotten => {
@@ -364,8 +362,9 @@ impl Limiter {
                     }
                 }
             }
-            if end == 0 {
-                return;
+            match next {
+                Some(next) => end = next,
+                None => return,
             }
         }
     }

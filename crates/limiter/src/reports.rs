@@ -124,11 +124,14 @@ impl SpentReport {
 const MAX_VARINT: usize = 10;
 
 fn write_varint(mut number: u64, bytes: &mut Vec<u8>) {
-    while number >= 0x80 {
-        bytes.push(number as u8 | 0x80);
+    for _ in 0..MAX_VARINT {
+        let part = number as u8 & 0x7f;
         number >>= 7;
+        if number == 0 {
+            return bytes.push(part);
+        }
+        bytes.push(part | 0x80);
     }
-    bytes.push(number as u8);
 }
 
 /// Reads one number and moves `bytes` behind it. `None`: it does not end, or does not fit into 64 bits.

@@ -91,3 +91,6 @@ pub(super) fn refused_by_full(ask: Ask<'_>, when: Moment) -> Option<Decision> {
     }
     Some(decision)
 }
+
+#[cfg(test)]
+mod tests;

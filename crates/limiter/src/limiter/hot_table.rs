@@ -116,3 +116,6 @@ impl HotTable {
             + self.free.capacity() * size_of::<HotPlace>()
     }
 }
+
+#[cfg(test)]
+mod tests;

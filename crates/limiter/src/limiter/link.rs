@@ -169,3 +169,6 @@ impl PeerLink {
         self.loud[shard / 64].fetch_and(!(1 << (shard % 64)), Ordering::AcqRel);
     }
 }
+
+#[cfg(test)]
+mod tests;

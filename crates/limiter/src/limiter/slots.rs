@@ -33,7 +33,7 @@ const MAX_OF_RULES: usize = (MAX_RULES + MAX_ROUTES) * MAX_BUCKETS;
 
 const NANOS_PER_SEC: Nanos = 1_000_000_000;
 
-/// One bucket of one client. 72 bytes.
+/// One bucket of one client. 64 bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Slot {
     id: BucketId,

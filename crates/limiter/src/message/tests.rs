@@ -34,6 +34,8 @@ fn signed_anew(message: &BudgetMessage, change: impl FnOnce(&mut Vec<u8>)) -> St
 fn a_full_message_fits_a_notification_and_what_is_beyond_is_left_out() {
     let full = BudgetMessage { address: "x".repeat(MAX_ADDRESS), ..message(&[7; MAX_REPORT_BYTES]) };
     let text = full.to_text(&key(1));
+    // 5,999 bytes are 7,999 of Base64; 38 are in front of the address, 64 its, and 32 the signature's.
+    assert_eq!((MAX_REPORT_BYTES, text.len()), (5_865, 7_999));
     // 125 reports of 46 bytes.
     assert!(MAX_REPORT_BYTES >= 125 * 46 && text.len() <= MAX_TEXT, "{MAX_REPORT_BYTES} in {}", text.len());
     assert_eq!(BudgetMessage::from_text(&text, &key(1)).as_ref(), Ok(&full));
@@ -84,6 +86,31 @@ fn signed_nonsense_is_no_message() {
         assert_eq!(read(signed_anew(&whole, change)), Err(MessageFault::Content), "{what}");
     }
     assert_eq!(read(signed_anew(&whole, |_| ())), Ok(()));
+    // As many bytes of an address, or instances heard, as there may be, and one more.
+    let lengths = [
+        (64, 0, Ok(())),
+        (0, 64, Ok(())),
+        (65, 0, Err(MessageFault::Content)),
+        (0, 65, Err(MessageFault::Content)),
+    ];
+    for (address, heard, expected) in lengths {
+        let empty = BudgetMessage { address: String::new(), ..message(&[]) };
+        let text = signed_anew(&empty, |bytes| {
+            (bytes[at_flags + 1], bytes[at_flags + 2]) = (address, heard);
+            bytes.extend(vec![b'x'; usize::from(address) + 8 * usize::from(heard)]);
+            let length = (bytes.len() as u16).to_be_bytes();
+            bytes[1..3].copy_from_slice(&length);
+        });
+        assert_eq!(read(text), expected, "{address} {heard}");
+    }
+}
+
+#[test]
+fn each_fault_says_something_else() {
+    use MessageFault::{Content, Length, Signature, Text, Version};
+    let said: std::collections::HashSet<String> =
+        [Text, Version, Length, Signature, Content].iter().map(ToString::to_string).collect();
+    assert!(said.len() == 5 && said.iter().all(|said| !said.is_empty()), "{said:?}");
 }
 
 #[test]

@@ -70,6 +70,8 @@ fn a_usual_report_is_short() {
     bytes.clear();
     usual(ClientKey::digest(b"tenant")).write(&mut bytes);
     assert_eq!(bytes.len(), 45);
+    // Bucket, flags, and seven numbers.
+    assert_eq!(SpentReport::MAX_BYTES - ClientKey::BYTES, 8 + 1 + 70);
 }
 
 #[test]
@@ -102,6 +104,24 @@ fn what_can_be_no_report_is_none() {
     assert_eq!(read_varint(&mut endless.as_slice()), None);
     let too_large = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02];
     assert_eq!(read_varint(&mut too_large.as_slice()), None);
+}
+
+#[test]
+fn a_number_takes_a_byte_for_each_seven_bits() {
+    for (number, length) in [
+        (0, 1),
+        (127, 1),
+        (128, 2),
+        (16_383, 2),
+        (16_384, 3),
+        ((1 << 63) - 1, 9),
+        (1 << 63, 10),
+        (u64::MAX, 10),
+    ] {
+        let mut bytes = Vec::new();
+        write_varint(number, &mut bytes);
+        assert_eq!((bytes.len(), read_varint(&mut bytes.as_slice())), (length, Some(number)));
+    }
 }
 
 proptest! {

@@ -284,3 +284,53 @@ fn a_shared_range_counts_all_its_addresses_as_one_and_follows_its_changes() {
     assert_eq!(limiter.clients(), 0);
     assert_eq!(take(&limiter, shared(&apart, Some(1)), "10.0.0.3", 1), Some(8));
 }
+
+#[test]
+fn who_has_a_request_under_way_stays_when_its_limit_goes() {
+    let limiter = Arc::new(Limiter::new(10));
+    let none = ranges(&[]);
+    let before = shared(&none, Some(10));
+    let (client, granted, _) = before.of_address(ip("10.0.0.1"));
+    let (_, seat) = limiter.admit(client, Ask::of(granted.grant().unwrap()), at(SEC));
+    take(&limiter, before, "10.0.0.2", 1);
+    limiter.shared_changed(shared(&none, None), at(SEC));
+    assert_eq!(limiter.clients(), 1);
+    drop(seat);
+    limiter.shared_changed(shared(&none, None), at(SEC));
+    assert_eq!(limiter.clients(), 0);
+}
+
+#[test]
+fn a_crowd_of_a_range_follows_its_range() {
+    let limiter = Limiter::new(0);
+    let before = ranges(&[("10.0.0.0/8", 10)]);
+    let left = |shared: Shared<'_>, cost| {
+        let (client, granted, range) = shared.of_address(ip("10.0.0.1"));
+        let ask = Ask { cost, room: shared.room(range), ..Ask::of(granted.grant().unwrap()) };
+        let decision = limiter.acquire(client, ask, at(SEC));
+        assert!(decision.overflow);
+        decision.first().left
+    };
+    assert_eq!(left(shared(&before, None), 4), 6);
+    let after = ranges(&[("10.0.0.0/8", 15)]);
+    limiter.shared_changed(shared(&after, None), at(SEC));
+    assert_eq!((left(shared(&after, None), 0), limiter.crowds()), (11, 1));
+    limiter.shared_changed(shared(&ranges(&[]), None), at(SEC));
+    assert_eq!(limiter.crowds(), 0);
+}
+
+#[test]
+fn a_shared_range_has_a_row_of_its_own_and_others_crowds() {
+    let of = |shared| {
+        let limit = Arc::new(ClientLimit { shared, ..numbers(1) });
+        Ranges::new([Range::new("10.0.0.0/8".parse().unwrap(), limit, "10.0.0.0/8".into(), 1)]).unwrap()
+    };
+    for is_shared in [false, true] {
+        let ranges = of(is_shared);
+        let shared = shared(&ranges, None);
+        let (_, _, range) = shared.of_address(ip("10.0.0.1"));
+        assert_eq!(shared.room(range) == Room::Own, is_shared);
+        assert_eq!(shared.of_group("10.0.0.1/32".parse().unwrap()).is_none(), is_shared);
+        assert_eq!(shared.room(None), Room::Shared(Crowds::OF_DEFAULT));
+    }
+}

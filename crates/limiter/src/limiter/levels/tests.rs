@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use super::super::{Ask, Grant, HearingSince};
+use super::super::{Ask, Grant, Granted, HearingSince};
 use super::*;
 use crate::limit::{Limit, Rate};
 use crate::reports::SpentReport;
@@ -225,4 +225,74 @@ fn what_others_spend_of_a_range_after_it_was_filled_is_missing_to_its_clients() 
     limiter.charge_reported(1, &told(7, 3), since, at(2));
     assert_eq!(limiter.levels(client(1), Ask::of(&range), at(2)).buckets, [2]);
     assert!(take(&limiter, &range, 2, at(2)) && !take(&limiter, &range, 1, at(2)));
+}
+
+#[test]
+fn a_range_that_is_filled_forgets_who_has_no_request_under_way() {
+    let limiter = Arc::new(Limiter::new(10));
+    let range = Grant { entry: EntryKind::Range, ..grant(&[("few", 5)]) };
+    let (_, seat) = limiter.admit(client(1), Ask::of(&range), at(0));
+    assert!(limiter.acquire(client(2), Ask::of(&range), at(0)).allowed);
+    assert_eq!((limiter.clients(), limiter.fills()), (2, 0));
+    limiter.fill_where(|_, entry| entry == EntryKind::Client);
+    assert_eq!((limiter.clients(), limiter.fills()), (2, 1));
+    limiter.fill_where(|_, entry| entry == EntryKind::Range);
+    let levels = limiter.levels(client(1), Ask::of(&range), at(0));
+    assert_eq!((limiter.clients(), levels.buckets, levels.in_flight), (1, vec![5], 1));
+    drop(seat);
+    limiter.fill(client(1));
+    limiter.fill(client(1));
+    assert_eq!((limiter.clients(), limiter.fills()), (0, 3), "there was nothing to fill");
+}
+
+#[test]
+fn what_changed_is_told_once_and_a_change_of_numbers_is_one() {
+    let limiter = Limiter::new(10);
+    let told = |seq: u32| {
+        let mut clients = Vec::new();
+        let seq = limiter.changed_since(seq, |client, _| clients.push(client));
+        (seq, clients)
+    };
+    let few = grant(&[("few", 5)]);
+    assert!(take(&limiter, &few, 1, at(0)));
+    let (seq, clients) = told(0);
+    assert_eq!(clients, [client(1)]);
+    let (seq, clients) = told(seq);
+    assert_eq!(clients, []);
+    assert!(limiter.acquire(client(2), Ask::of(&few), at(0)).allowed);
+    let (mut seq, clients) = told(seq);
+    assert_eq!(clients, [client(2)]);
+    let of_client = Grant { entry: EntryKind::Client, ..few.clone() };
+    let more = Grant { entry: EntryKind::Client, ..grant(&[("few", 9)]) };
+    for (grant, changes) in [(few, false), (of_client.clone(), true), (of_client, false), (more, true)] {
+        limiter.retune(client(1), &Granted::Limited(grant), at(0));
+        let clients;
+        (seq, clients) = told(seq);
+        assert_eq!(clients == [client(1)], changes);
+        assert_eq!(clients.is_empty(), !changes);
+    }
+}
+
+#[test]
+fn what_is_restored_may_exceed_twice_the_bound_by_so_many_and_no_more() {
+    let limiter = Limiter::new(5);
+    let rows = [
+        (131_081, 0, true),
+        (131_082, 0, false),
+        (0, 131_081, true),
+        (131_000, 81, true),
+        (131_000, 82, false),
+        (131_083, 0, false),
+    ];
+    let donor = Limiter::new(5);
+    assert!(take(&donor, &grant(&[("few", 5)]), 1, at(0)));
+    let saved = saved(&donor)[0].1;
+    for (number, (clients, crowds, has_room)) in rows.into_iter().enumerate() {
+        limiter.clients.store(clients, Ordering::Relaxed);
+        limiter.crowds.store(crowds, Ordering::Relaxed);
+        assert_eq!(limiter.has_room_beyond(), has_room, "{clients} {crowds}");
+        assert_eq!(limiter.restore(client(10 + number as u32), &saved, 0, at(0)), has_room);
+        assert_eq!(limiter.clients(), clients + usize::from(has_room));
+    }
+    assert!(limiter.restore(client(10), &saved, 0, at(0)), "it is here already");
 }

@@ -117,3 +117,6 @@ fn part_of(whole: u64, members: u32) -> u64 {
     let inverse = INVERSE[(members as usize).min(MOST)];
     ((u128::from(whole) * u128::from(inverse)) >> 64) as u64
 }
+
+#[cfg(test)]
+mod tests;

@@ -85,3 +85,6 @@ impl Slot {
         if self.mark.owes() { level.max(0) } else { level }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,3 +1,5 @@
+mod kept;
+
 use std::collections::HashMap;
 
 use proptest::prelude::*;
@@ -41,7 +43,7 @@ fn ask(slots: &mut Slots, grant: &Grant, cost: u32, when: Moment) -> (bool, Vec<
 }
 
 #[test]
-fn a_slot_takes_72_bytes() {
+fn a_slot_takes_64_bytes() {
     assert_eq!(size_of::<Slot>(), 64);
 }
 
@@ -71,7 +73,8 @@ fn a_bucket_with_a_reset_is_filled_at_the_turn_and_at_no_other_time() {
         let outcome = TakeOutcome { allowed, left, wait_ns: Some(wait * SEC) };
         assert_eq!((got, verdicts[0]), (allowed, Verdict { outcome, resets: true }), "step {place}");
     }
-    // More than it can ever hold.
+    // As much as it can hold, and more than that.
+    assert_eq!(ask(&mut slots, &grant, 2, at(20_000)).1[0].outcome.wait_ns, Some(1_600 * SEC));
     assert_eq!(ask(&mut slots, &grant, 3, at(20_000)).1[0].outcome.wait_ns, None);
 }
 

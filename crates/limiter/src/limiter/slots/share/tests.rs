@@ -2,7 +2,6 @@ mod calendar;
 mod looks;
 
 use super::super::super::others::{Heard, HearingSince};
-use super::super::mark::Mark;
 use super::*;
 use crate::limit::Rate;
 use crate::limiter::{Ask, Grant, MAX_ASKED};
@@ -57,12 +56,16 @@ impl Client {
 
     /// Whether a request is allowed, the tokens left that it is told, and whether something has to be reported soon.
     fn ask(&mut self, link: PeerLinkState, cost: u32, now: Nanos) -> (bool, u32, bool) {
+        self.ask_at(link, cost, at(now))
+    }
+
+    fn ask_at(&mut self, link: PeerLinkState, cost: u32, when: Moment) -> (bool, u32, bool) {
         let client = ClientKey::digest(b"a");
         let mut sharing = Sharing::new(link, client, &mut self.hot, &self.counts);
-        let unsaid = Slot::full(&self.grant.terms.buckets[0], false, at(now)).verdict(1, true, at(now));
+        let unsaid = Slot::full(&self.grant.terms.buckets[0], false, when).verdict(1, true, when);
         let mut verdicts = [unsaid; MAX_ASKED];
         let ask = Ask { cost, ..Ask::of(&self.grant) };
-        let allowed = self.slots.acquire_shared(ask, at(now), &mut verdicts, &mut sharing);
+        let allowed = self.slots.acquire_shared(ask, when, &mut verdicts, &mut sharing);
         (allowed, verdicts[0].outcome.left, sharing.loud)
     }
 
@@ -348,23 +351,4 @@ fn other_numbers_are_in_force_while_it_is_held_to_a_part() {
     assert_eq!(client.burst(CUT_OFF, 2 * SEC), 50);
     assert_eq!(client.burst(back(1, 2 * SEC), 3 * SEC), 150);
     assert!(!ClientLimit::of_numbers(USUAL).per_instance);
-}
-
-#[test]
-fn a_part_of_a_level_is_rounded_down_and_its_price_up_and_all_of_it_is_all() {
-    let whole = 1_000_000_000_000_000;
-    let rows = [(1.0, whole, whole), (0.5, 9, 4), (1.0 / 3.0, 100, 33), (0.0, 100, 0), (0.5, -9, 0)];
-    for (part, level, expected) in rows {
-        let mark = Mark::parted(part, 7);
-        assert_eq!(mark.of(level), expected, "{part}");
-        assert!(mark.is_parted() && mark.is_of(7) && !mark.is_of(8) && !mark.owes());
-    }
-    let prices =
-        [(1.0, 7, 7 * MICRO), (0.5, 3, 6 * MICRO), (1.0 / 3.0, 1, 3 * MICRO), (0.0, 1 << 30, i64::MAX)];
-    for (part, cost, expected) in prices {
-        assert_eq!(Mark::parted(part, 7).price(cost), expected, "{part}");
-    }
-    let mut mark = Mark::parted(0.5, u32::MAX);
-    mark.owe();
-    assert!(mark.is_of(u32::MAX) && mark.owes() && mark.of(8) == 4);
 }

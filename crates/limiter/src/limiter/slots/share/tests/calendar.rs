@@ -55,3 +55,18 @@ fn what_others_spend_of_a_period_that_has_not_begun_here_is_missing_when_it_begi
     hear(&mut client, 5, 200, DAY + 4);
     assert_eq!((left(&mut client, 2 * DAY), left(&mut client, 5 * DAY)), (1_000, 800));
 }
+
+#[test]
+fn what_was_hidden_before_a_turn_does_not_count_after_it_and_a_part_stays_a_part() {
+    let mut client = Client::daily();
+    // Of 1,000 tokens 83.3 may be hidden from two others.
+    assert_eq!(client.ask_at(LINK, 80, at(SEC)), (true, 920, false));
+    let next = Moment { now: 2 * SEC, wall_s: 86_400 };
+    assert_eq!(client.ask_at(LINK, 80, next), (true, 920, false));
+    assert_eq!(client.ask_at(LINK, 4, next), (true, 916, true));
+    let mut parted = Client::daily();
+    assert_eq!(parted.ask_at(CUT_OFF, 300, at(SEC)), (true, 33, false));
+    parted.slots.0[0].settle(next);
+    assert!(parted.slots.0[0].is_parted());
+    assert_eq!(parted.ask_at(CUT_OFF, 1, next), (true, 332, false));
+}
