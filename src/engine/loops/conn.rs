@@ -213,9 +213,7 @@ impl Conn {
         }
         let sent = if !self.is_flushed() { Ok((0, 0)) } else { self.send_all(pieces, total, together) };
         let (mut sent, moved) = sent.map_err(|error| self.lost(error))?;
-        if moved > 0 {
-            self.took(moved, now);
-        }
+        self.took(moved, now);
         if sent < total || !self.is_transported() {
             self.pace.get_or_insert(Pace::new(now));
             for piece in pieces {
@@ -322,7 +320,11 @@ impl Conn {
         self.head_since = now;
     }
 
+    /// The kernel took that many bytes. None is no sign of life: a client that takes nothing is tried again and again.
     fn took(&mut self, bytes: usize, now: Nanos) {
+        if bytes == 0 {
+            return;
+        }
         self.moved_at = now;
         if let Some(pace) = &mut self.pace {
             pace.moved(bytes, now);
