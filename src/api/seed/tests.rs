@@ -1,6 +1,8 @@
 use super::super::tests::bench::Bench;
 use super::*;
 use crate::store::CallOutcome;
+use crate::store::v1::{Actor, BatchOp};
+use balancer_limiter::terms::ClientLimit;
 use serde_json::json;
 
 fn create(bench: &Bench, id: &str) -> u16 {
@@ -122,9 +124,10 @@ fn an_empty_listing_is_a_listing() {
 #[test]
 fn a_listing_has_100_entries_unless_asked_for_1_to_1000() {
     let bench = Bench::new();
-    for index in 0..1_001 {
-        create(&bench, &format!("{index:04}"));
-    }
+    let one = ClientLimit::of_numbers(Limit { capacity: 10, rate: Rate::per_second(1_000_000) });
+    let id = |index| ClientId::parse(&format!("{index:04}")).unwrap();
+    let all = (0..1_001).map(|index| BatchOp::Create(id(index), one.clone()));
+    bench.limits.batch(all.collect(), &Actor("test".into())).unwrap();
     for (query, expected) in [("", 100), ("?limit=1", 1), ("?limit=0099", 99), ("?limit=1000", 1000)] {
         let page = bench.json("GET", &format!("/limits{query}"), "");
         assert_eq!(page.body["limits"].as_array().unwrap().len(), expected, "{query}");
