@@ -73,21 +73,19 @@ fn a_notifier_gives_up_on_a_paused_server_and_comes_back() {
 
 #[test]
 fn the_key_is_random_and_for_balancers_role_alone() {
-    let Some(server) = postgres::Postgres::start() else { return };
-    let keys: Vec<Vec<u8>> = ["one", "two"]
-        .into_iter()
-        .map(|name| {
-            let url = server.database(name).url;
-            Setup::postgres(&url).start().unwrap().stop();
-            let mut client = ::postgres::Client::connect(&url, ::postgres::NoTls).unwrap();
-            client.query_one("SELECT key FROM budget_key", &[]).unwrap().get(0)
-        })
-        .collect();
+    let Some(one) = postgres::Database::postgres() else { return };
+    let two = postgres::Database::postgres().unwrap();
+    let keys = [&one, &two].map(|database| -> Vec<u8> {
+        Setup::postgres(&database.url).start().unwrap().stop();
+        let mut client = ::postgres::Client::connect(&database.url, ::postgres::NoTls).unwrap();
+        client.query_one("SELECT key FROM budget_key", &[]).unwrap().get(0)
+    });
     assert_eq!(keys[0].len(), BudgetKey::BYTES);
     assert_ne!(keys[0], keys[1]);
-    let url = format!("postgres://postgres@127.0.0.1:{}/one", server.port);
-    by_hand(&DatabaseUrl::Postgres(Secret::new(&url)), "CREATE ROLE reader LOGIN");
-    let other = url.replace("postgres@", "reader@");
+    // Roles are the whole server's, which other tests use, too.
+    let role = format!("reader_{}", one.url.rsplit_once('/').unwrap().1);
+    by_hand(&DatabaseUrl::Postgres(Secret::new(&one.url)), &format!("CREATE ROLE {role} LOGIN"));
+    let other = one.url.replace("postgres@", &format!("{role}@"));
     let mut client = ::postgres::Client::connect(&other, ::postgres::NoTls).unwrap();
     let refused = client.query("SELECT key FROM budget_key", &[]).unwrap_err();
     assert_eq!(refused.code(), Some(&::postgres::error::SqlState::INSUFFICIENT_PRIVILEGE));
