@@ -57,28 +57,40 @@ fn served(gate: &Gate, backend: &Backend, conns: &mut [Conn]) -> Vec<String> {
     backend.seen().iter().map(|seen| target(seen.request_line())).collect()
 }
 
+/// Tried three times, for the reason that [`super::who_waits_is_served_in_the_order_of_coming`] has.
+#[track_caller]
+fn comes_to(expected: [&str; 5], what: &str, served: impl Fn() -> Vec<String>) {
+    let others: Vec<_> = (0..3).map_while(|_| Some(served()).filter(|order| *order != expected)).collect();
+    assert!(others.len() < 3, "{what}: not {expected:?}: {others:#?}");
+}
+
 fn who_has_had_the_least_goes_next(engine: Engine) {
     for (order, expected) in
         [("fair", ["/held", "/m", "/g0", "/g1", "/g2"]), ("fifo", ["/held", "/g0", "/g1", "/g2", "/m"])]
     {
-        let gate = Gate::default();
-        let backend = gated(&gate);
-        let balancer = narrow(engine, &backend, 1).set("balancing.queue_order", json!(order)).start();
-        let mut conns = greedy_and_modest(&balancer, &backend);
-        let clients = if order == "fair" { 2.0 } else { 1.0 };
-        assert_eq!(value(&balancer, "balancer_queue_clients{pool=\"default\"}"), clients);
-        let line = &balancer.api("GET", "/v1/pools/default", &Value::Null).expect(200).json()["line"];
-        assert_eq!(line["order"], order);
-        assert!(line["oldest"].as_f64().is_some_and(|seconds| seconds > 0.0), "{line}");
-        let first = &line["busiest"][0];
-        let in_flight = if order == "fair" { json!(1) } else { Value::Null };
-        assert_eq!((&first["client_id"], &first["waiting"]), (&json!(GREEDY), &json!(3)), "{line}");
-        assert_eq!((&first["priority"], &first["in_flight"]), (&json!("normal"), &in_flight), "{line}");
-        assert_eq!(served(&gate, &backend, &mut conns), expected, "{order}");
-        until("nobody waits", || {
-            (value(&balancer, "balancer_queue_clients{pool=\"default\"}") == 0.0).then_some(())
-        });
+        comes_to(expected, order, || who_went_next(engine, order));
     }
+}
+
+fn who_went_next(engine: Engine, order: &str) -> Vec<String> {
+    let gate = Gate::default();
+    let backend = gated(&gate);
+    let balancer = narrow(engine, &backend, 1).set("balancing.queue_order", json!(order)).start();
+    let mut conns = greedy_and_modest(&balancer, &backend);
+    let clients = if order == "fair" { 2.0 } else { 1.0 };
+    assert_eq!(value(&balancer, "balancer_queue_clients{pool=\"default\"}"), clients);
+    let line = &balancer.api("GET", "/v1/pools/default", &Value::Null).expect(200).json()["line"];
+    assert_eq!(line["order"], order);
+    assert!(line["oldest"].as_f64().is_some_and(|seconds| seconds > 0.0), "{line}");
+    let first = &line["busiest"][0];
+    let in_flight = if order == "fair" { json!(1) } else { Value::Null };
+    assert_eq!((&first["client_id"], &first["waiting"]), (&json!(GREEDY), &json!(3)), "{line}");
+    assert_eq!((&first["priority"], &first["in_flight"]), (&json!("normal"), &in_flight), "{line}");
+    let order = served(&gate, &backend, &mut conns);
+    until("nobody waits", || {
+        (value(&balancer, "balancer_queue_clients{pool=\"default\"}") == 0.0).then_some(())
+    });
+    order
 }
 
 fn a_full_line_refuses_who_has_the_most_in_it(engine: Engine) {
@@ -218,16 +230,18 @@ fn another_order_holds_for_who_waits(engine: Engine) {
         // With fifo clients' shares are not counted, so both begin alike.
         ("fifo", "fair", ["/held", "/g0", "/m", "/g1", "/g2"]),
     ] {
-        let gate = Gate::default();
-        let backend = gated(&gate);
-        let setup = narrow(engine, &backend, 1).set("balancing.queue_order", json!(from));
-        let balancer = setup.start();
-        let mut conns = greedy_and_modest(&balancer, &backend);
-        let lines = balancer.proc.err_lines();
-        setup.clone().set("balancing.queue_order", json!(to)).write();
-        balancer.proc.signal(rustix::process::Signal::HUP);
-        balancer.proc.wait_err(lines, "it is in force", |line| line.contains("balancing.queue_order"));
-        assert_eq!(served(&gate, &backend, &mut conns), expected, "{from} to {to}");
+        comes_to(expected, &format!("{from} to {to}"), || {
+            let gate = Gate::default();
+            let backend = gated(&gate);
+            let setup = narrow(engine, &backend, 1).set("balancing.queue_order", json!(from));
+            let balancer = setup.start();
+            let mut conns = greedy_and_modest(&balancer, &backend);
+            let lines = balancer.proc.err_lines();
+            setup.clone().set("balancing.queue_order", json!(to)).write();
+            balancer.proc.signal(rustix::process::Signal::HUP);
+            balancer.proc.wait_err(lines, "it is in force", |line| line.contains("balancing.queue_order"));
+            served(&gate, &backend, &mut conns)
+        });
     }
 }
 
