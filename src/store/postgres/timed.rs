@@ -163,8 +163,10 @@ mod tests {
         .await
     }
 
+    /// Runs a test, which ends also where a fault would make it wait for ever.
     fn run(test: impl Future<Output = ()>) {
-        Builder::new_current_thread().enable_time().build().unwrap().block_on(test);
+        let test = async { tokio::time::timeout(Duration::from_secs(30), test).await };
+        Builder::new_current_thread().enable_time().build().unwrap().block_on(test).expect("it ends");
     }
 
     #[test]
