@@ -173,6 +173,28 @@ fn it_is_to_be_called_again_sooner_while_there_is_more_to_tell() {
 }
 
 #[test]
+fn as_many_as_fit_leave_nothing_for_the_next_flush() {
+    for (clients, due) in [(MAX_REPORTS, TICK), (MAX_REPORTS + 1, GAP)] {
+        let limiter = Arc::new(Limiter::new(1000));
+        let budget = Budget::new(Arc::clone(&limiter), OWN, SEC);
+        let limit = Limit { capacity: 100, rate: Rate::per_second(50_000_000) };
+        let grant = Grant::of_default(Terms::of_numbers(limit));
+        let now = 2 * SEC;
+        [OWN, OTHER].into_iter().for_each(|from| budget.heard(from, &[], at(now)));
+        for number in 0..clients {
+            limiter.acquire(
+                ClientKey::digest(&number.to_be_bytes()),
+                Ask { cost: 60, ..Ask::of(&grant) },
+                at(now),
+            );
+        }
+        let mut out = Vec::new();
+        let next = budget.tick(at(now), &mut out) - now;
+        assert_eq!((out.len(), next), (MAX_REPORTS, due), "{clients}");
+    }
+}
+
+#[test]
 fn what_could_not_be_sent_is_told_again_and_so_is_the_rest_when_it_ends() {
     let limiter = Arc::new(Limiter::new(1000));
     let budget = Budget::new(Arc::clone(&limiter), OWN, SEC);

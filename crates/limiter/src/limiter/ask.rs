@@ -127,3 +127,25 @@ pub struct Verdict {
     /// The bucket is filled when a period of the calendar begins.
     pub resets: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limit::{Limit, Rate};
+
+    #[test]
+    fn only_who_is_exempt_is_never_refused() {
+        let grant = Grant::of_default(Terms::of_numbers(Limit { capacity: 1, rate: Rate::per_second(0) }));
+        for (granted, has_limit, is_exempt) in [
+            (Granted::Unlimited, false, false),
+            (Granted::Exempt(GivenImportance::default()), false, true),
+            (Granted::Limited(grant), true, false),
+        ] {
+            assert_eq!(
+                (granted.grant().is_some(), granted.is_exempt()),
+                (has_limit, is_exempt),
+                "{granted:?}"
+            );
+        }
+    }
+}
