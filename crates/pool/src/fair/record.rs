@@ -202,4 +202,17 @@ mod tests {
         record.forget_passed_behind((3, 0));
         assert_eq!((record.passed_in(7), record.next_to_try(7)), (0, Some(((2, 0), 2))));
     }
+
+    #[test]
+    fn who_leaves_the_line_is_not_among_those_that_tried() {
+        let mut record = Record::new(UseShare::new(1, 0, 0));
+        record.waiting.insert((9, 0), 9);
+        for arrived in [2, 5] {
+            record.pass(7, (arrived, 0));
+            record.waiting.insert((arrived, 0), arrived);
+        }
+        for (place, was_there, passed) in [(5, true, 1), (5, false, 1), (9, true, 1), (2, true, 0)] {
+            assert_eq!((record.stand_up((place, 0)), record.passed_in(7)), (was_there, passed), "{place}");
+        }
+    }
 }
