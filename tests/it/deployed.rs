@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::support::balancer::{PROGRAM, listening};
-use crate::support::{Conn, Proc, block, installed, root, skip};
+use crate::support::{Conn, Proc, block, indented, installed, root, skip};
 
 /// Most exposure of the service, in tenths: a little more than `systemd-analyze security` says of it.
 const EXPOSURE: &str = "15";
@@ -81,8 +81,7 @@ fn the_unit_is_hardened() {
 fn kubernetes() -> (String, String) {
     let file = std::fs::read_to_string(root().join("deploy/kubernetes/balancer.yaml")).expect("a file");
     let (_, rest) = file.split_once("  config.json: |\n").expect("the ConfigMap");
-    let config =
-        rest.lines().map_while(|line| line.strip_prefix("    ")).map(|line| format!("{line}\n")).collect();
+    let config = indented(rest);
     (file, config)
 }
 

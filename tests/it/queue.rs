@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 use crate::support::backend::refusing;
 use crate::support::client::head;
 use crate::support::engine::{Case, each_engine};
-use crate::support::{Backend, Balancer, Conn, Engine, Fault, Gate, PATIENCE, Setup, Then, until};
+use crate::support::{
+    Backend, Balancer, Conn, Engine, Fault, Gate, PATIENCE, Setup, Then, one_of_three, until,
+};
 
 each_engine! {
     who_waits_is_served_in_the_order_of_coming,
@@ -79,8 +81,7 @@ fn queue(balancer: &Balancer, target: &str, before: usize) -> Conn {
 /// Each second the line is swept: one request looks for room, whether or not a place was freed for it. If that loop has no
 /// processor just then, the next request may be quicker to take a place that is freed meanwhile. So there are three tries.
 fn who_waits_is_served_in_the_order_of_coming(engine: Engine) {
-    let tries: Vec<_> = (0..3).map_while(|_| a_line_served_out_of_order(engine)).collect();
-    assert!(tries.len() < 3, "first come, first served: {tries:#?}");
+    one_of_three("first come, first served", || a_line_served_out_of_order(engine));
 }
 
 /// The order in which a line of requests was served, if that is not the one in which they came.

@@ -60,8 +60,7 @@ fn served(gate: &Gate, backend: &Backend, conns: &mut [Conn]) -> Vec<String> {
 /// Tried three times, for the reason that [`super::who_waits_is_served_in_the_order_of_coming`] has.
 #[track_caller]
 fn comes_to(expected: [&str; 5], what: &str, served: impl Fn() -> Vec<String>) {
-    let others: Vec<_> = (0..3).map_while(|_| Some(served()).filter(|order| *order != expected)).collect();
-    assert!(others.len() < 3, "{what}: not {expected:?}: {others:#?}");
+    one_of_three(&format!("{what}: not {expected:?}"), || Some(served()).filter(|order| *order != expected));
 }
 
 fn who_has_had_the_least_goes_next(engine: Engine) {
