@@ -134,13 +134,12 @@ struct PutBack {
 impl PutBack {
     /// Logs what is wrong with the piece.
     fn log(&self, name: impl Fn() -> String) {
-        match self.unreadable {
-            0 => {}
-            n => log::error!("levels: {}: {n} records can't be read; those buckets start full", name()),
+        let Self { count, left_out, unreadable } = self;
+        if *unreadable > 0 {
+            log::error!("levels: {}: {unreadable} records can't be read; those buckets start full", name());
         }
-        match self.left_out {
-            0 => {}
-            n => log::warn!("levels: {}: there is no room for {n} of {} buckets", name(), self.count),
+        if *left_out > 0 {
+            log::warn!("levels: {}: there is no room for {left_out} of {count} buckets", name());
         }
     }
 }
@@ -198,9 +197,8 @@ impl Keeper {
                 _ => break,
             }
         }
-        match count {
-            0 => {}
-            count => log::info!("levels: {count} were put back"),
+        if count > 0 {
+            log::info!("levels: {count} were put back");
         }
         if let Err(error) = self.limits.forget_levels(KEPT) {
             log::debug!("levels: old ones are not forgotten: {error}");
@@ -223,12 +221,12 @@ impl Keeper {
     /// Puts back the levels of a piece that was saved so long ago, of those clients for which `counts` is true.
     fn put_back(&self, piece: &[u8], age: Duration, counts: impl Fn(ClientKey) -> bool) -> PutBack {
         let when = self.clock.moment();
-        let back: Vec<bool> = pack::read(piece)
-            .filter(|(client, _)| counts(*client))
-            .map(|(client, saved)| self.limiter.restore(client, &saved, nanos(age), when))
-            .collect();
-        let left_out = back.iter().filter(|has_room| !**has_room).count();
-        PutBack { count: back.len(), left_out, unreadable: pack::unreadable(piece) }
+        let mut back = PutBack { count: 0, left_out: 0, unreadable: pack::unreadable(piece) };
+        for (client, saved) in pack::read(piece).filter(|(client, _)| counts(*client)) {
+            back.count += 1;
+            back.left_out += usize::from(!self.limiter.restore(client, &saved, nanos(age), when));
+        }
+        back
     }
 
     /// Saves what has changed, up to `most_bytes`. `all`: writes the files also when they are large.

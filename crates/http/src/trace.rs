@@ -17,7 +17,7 @@ pub struct TraceParent {
 pub const SAMPLED: u8 = 1;
 
 /// The flags that are defined, of which a later version may set more: sampled, and that the trace's id is random.
-const KNOWN: u8 = 0b11;
+const KNOWN: u8 = SAMPLED | 2;
 
 impl TraceParent {
     /// Reads the value of a field that [`super::headers::traceparent`] has found to be valid, of whichever version.

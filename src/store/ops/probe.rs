@@ -6,7 +6,7 @@ use super::super::session::{Access, SqlValue, Store, inside};
 use crate::store::StoreError;
 
 /// How many bytes the trial writes: about as much as a change of several limits.
-const BYTES: usize = 16_384;
+const BYTES: usize = 16 * 1024;
 
 /// Whether the database says that it takes no changes. False where only a write can tell.
 pub fn read_only(store: &dyn Store, within: Duration) -> Result<bool, StoreError> {

@@ -107,7 +107,7 @@ const ANNOUNCE: &str = "SELECT pg_notify('balancer_changes', $1)";
 
 /// Numbers of advisory locks: "balancer" in ASCII, and the next number.
 const WRITERS_LOCK: i64 = 0x6261_6c61_6e63_6572;
-const MIGRATIONS_LOCK: i64 = 0x6261_6c61_6e63_6573;
+const MIGRATIONS_LOCK: i64 = WRITERS_LOCK + 1;
 
 impl Postgres {
     /// Reads the URL and the certificates that it names. Connections are made in the background, so a server that is down

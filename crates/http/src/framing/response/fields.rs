@@ -57,8 +57,7 @@ impl<'a> FieldReader<'a> {
             b':' => return Err(broken("a header field has an empty name")),
             _ => return Err(broken("a header field's name holds a byte that may not stand in it")),
         }
-        // From the colon on, since a value may hold one, too.
-        let end = value_end(bytes, colon)?;
+        let end = value_end(bytes, colon + 1)?;
         let mut next = end_of_line(bytes, end, self.rules.accept_invalid)?;
         let mut value = Cow::Borrowed(bytes[colon + 1..end].trim_ascii());
         if self.rules.accept_invalid {
