@@ -87,7 +87,10 @@ impl Loop {
             if is_behind {
                 break;
             }
-            if !(has_read || is_full || http2.is_over || (has_written && !conn.is_flushed())) {
+            // Nothing was read in this round if the crate still had to read what came before. No event tells of the rest
+            // again.
+            let may_read = conn.readable && http2.is_drained();
+            if !(has_read || may_read || is_full || http2.is_over || (has_written && !conn.is_flushed())) {
                 return Go::Wait;
             }
         }

@@ -9,8 +9,8 @@ use serde_json::json;
 use super::cases::ACK;
 use super::{setup, until_empty};
 use crate::support::frames::{
-    DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, NO_ERROR, PING, REFUSED_STREAM, RESET, SETTINGS,
-    WINDOW_UPDATE, fields, frame, get,
+    DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, NO_ERROR, PING, PREFACE, REFUSED_STREAM, RESET,
+    SETTINGS, WINDOW_UPDATE, fields, frame, get,
 };
 use crate::support::{Backend, Conn, Gate, Then, until};
 
@@ -49,6 +49,22 @@ fn a_reset_gives_the_backends_place_back_at_once() {
     until("the backend's connection is closed", || (backend.open() == 0).then_some(()));
     gate.open();
     assert_eq!(frames.ask(3, &get("/b", &[])), Ok(200));
+}
+
+/// More than one read takes, of which nothing more comes later.
+#[test]
+fn what_comes_with_the_preface_is_read_whole() {
+    let backend = Backend::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let balancer = setup().backend(backend.address()).start();
+    let data = |flags| frame(DATA, flags, 1, &[b'x'; 16_384]);
+    let begin = [PREFACE, &frame(SETTINGS, 0, 0, &[]), &frame(HEADERS, END_HEADERS, 1, &post("/"))].concat();
+    let whole = [begin, data(0), data(0), data(END_STREAM)].concat();
+    for _ in 0..20 {
+        let frames = Frames::silent(balancer.address);
+        frames.send(&whole);
+        assert_eq!(frames.status(), Ok(200));
+        assert_eq!(backend.seen().last().expect("a request").body.len(), 3 * 16_384);
+    }
 }
 
 #[test]

@@ -192,6 +192,11 @@ impl Frames {
     /// Sends a request and reads the status of the answer. `Err`: the code with which the stream or the connection was ended.
     pub fn ask(&self, stream: u32, head: &[u8]) -> Result<u16, u32> {
         self.send(&frame(HEADERS, END_STREAM | END_HEADERS, stream, head));
+        self.status()
+    }
+
+    /// Reads the status of the next answer. `Err`: the code with which its stream or the connection was ended.
+    pub fn status(&self) -> Result<u16, u32> {
         loop {
             let next = self.next().expect("an answer");
             match next.kind {
