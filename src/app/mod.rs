@@ -5,6 +5,7 @@ mod backends;
 mod budget;
 #[cfg(debug_assertions)]
 mod faults;
+mod grace;
 mod keeper;
 mod listen;
 mod notify;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, after, never, select};
 
+use super::grace;
 use super::guarded;
 use super::keeper::Keeper;
 use super::notify::Notify;
@@ -202,8 +203,8 @@ impl Parts {
 
     /// Makes the pools what the configuration and the store want. What takes time comes first: new names are looked up,
     /// and new pools have their first checks. Then the pools that stay get their new backends, requests see all new
-    /// pools and routes at once, and last what is not wanted any more is removed. In this order no request is sent to a
-    /// backend that is gone. A removed pool gets no new requests, and those under way end there.
+    /// pools and routes at once, and last, when those from before have got somewhere, what is not wanted any more is
+    /// removed. In this order no request is sent to a backend that is gone, and none finds its pool empty. A removed pool gets no new requests, and those under way end there.
     fn apply_pools(&mut self, config: &Config, before: &Config) {
         if config.discovery != before.discovery {
             self.keeper.lookup = resolve::lookup(config.discovery.resolver);
@@ -242,14 +243,16 @@ impl Parts {
                 log::info!("pools that are {word}: {}", names.join(", "));
             }
         }
-        // Nothing waits from here on.
         stay.iter_mut().for_each(|one| one.grow(&mut found, &keeping));
         stay.append(&mut new);
         stay.append(&mut kept);
         stay.sort_by_key(|one| config.pools.iter().position(|wanted| *wanted.name == **one.pool.name()));
         if !is_same {
             let policy = self.keeper.tls.policy(config, pool::in_force(&stay));
-            self.policy.store(Arc::new(policy.tracing(self.tracing.tracer.clone())));
+            let old = self.policy.swap(Arc::new(policy.tracing(self.tracing.tracer.clone())));
+            if stay.iter().any(RunningPool::has_unwanted) {
+                grace::wait(old, &stay, &keeping.clock);
+            }
         }
         stay.iter_mut().for_each(|one| one.shrink(&keeping));
         drop(running);

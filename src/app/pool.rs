@@ -145,10 +145,20 @@ impl RunningPool {
         }
     }
 
+    /// Whether it has backends that are not wanted any more.
+    pub fn has_unwanted(&self) -> bool {
+        self.known.len() < self.pool.backends.backends().len()
+    }
+
+    /// Whether requests wait in line for backends of which none is wanted any more.
+    pub fn has_a_lost_line(&self) -> bool {
+        self.known.is_empty() && !self.pool.backends.queue().is_empty()
+    }
+
     /// Removes the backends that are not wanted any more.
     pub fn shrink(&mut self, keeping: &Keeping<'_>) {
-        let placed: Vec<Placed> = self.known.iter().map(|one| one.placed(Vec::new())).collect();
-        if placed.len() < self.pool.backends.backends().len() {
+        if self.has_unwanted() {
+            let placed: Vec<Placed> = self.known.iter().map(|one| one.placed(Vec::new())).collect();
             let told = self.put(&placed, keeping);
             self.say("gone", &told.removed);
             self.say_withheld();

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::Command;
+use std::thread;
 
 use serde_json::{Value, json};
 
@@ -15,6 +16,7 @@ each_engine! {
     a_pool_that_goes_ends_what_it_has,
     a_question_says_route_and_pool,
     a_backend_that_moves_to_another_pool_costs_no_request,
+    who_asked_before_a_backend_moves_gets_there,
 }
 
 each_store! {
@@ -136,6 +138,65 @@ fn a_backend_that_moves_to_another_pool_costs_no_request(engine: Engine) {
     }
     let (answered, faults) = load.finish();
     assert!(faults.is_empty(), "{} of {answered}: {faults:?}", faults.len());
+}
+
+/// One waits for its password to be checked, one in line behind a third, when all of them lose their pool.
+fn who_asked_before_a_backend_moves_gets_there(engine: Engine) {
+    let gate = Gate::default();
+    let own = gate.clone();
+    let backend = Backend::scripted(move |_, stream| {
+        own.wait();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").expect("sent");
+        Then::Keep
+    });
+    let narrow = json!([{ "name": "a", "url": backend.url(), "max_in_flight": 1 }]);
+    let routes =
+        |pool: &str| json!([{ "path": "/in", "pool": pool, "basic_auth": "users" }, { "pool": pool }]);
+    let top = Setup::on(engine)
+        .workers(8)
+        .set("admin.listen", json!("127.0.0.1:0"))
+        .set("health_check", Value::Null)
+        .set("backends", narrow.clone())
+        .set("routes", routes("default"));
+    // Takes a quarter of a second to check.
+    let hash = bcrypt::hash_with_salt("wonderland", 12, [7; 16]).expect("a hash");
+    let line = format!("alice:{}\n", hash.format_for_version(bcrypt::Version::TwoY));
+    std::fs::write(top.folder().join("users"), line).expect("written");
+    let balancer = top.start();
+    let ask = |path: &str, more: &str| {
+        let mut conn = Conn::open(balancer.address);
+        conn.send(format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n{more}\r\n"));
+        conn
+    };
+    let in_flight = |count: f64| {
+        until("it has begun", || {
+            (balancer.series("balancer_http_requests_in_flight") == count).then_some(())
+        });
+    };
+    let mut held = ask("/held", "");
+    until("it is at the backend", || (backend.seen().len() == 1).then_some(()));
+    let mut in_line = ask("/line", "");
+    in_flight(2.0);
+    let mut checked = ask("/in", "Authorization: Basic YWxpY2U6d29uZGVybGFuZA==\r\n");
+    in_flight(3.0);
+    let moved = top
+        .clone()
+        .set("backends", json!([]))
+        .set("pools", json!({ "all": { "backends": narrow } }))
+        .set("routes", routes("all"));
+    moved.write();
+    thread::scope(|scope| {
+        let reload = scope.spawn(|| balancer.api("POST", "/-/v1/reload", &Value::Null).expect(200));
+        until("requests go by the new pool", || {
+            (names(&get(&balancer, "/-/v1/pools")).len() == 2).then_some(())
+        });
+        gate.open();
+        for conn in [&mut held, &mut in_line, &mut checked] {
+            assert_eq!(conn.read("GET").expect("an answer").expect(200).text(), "ok");
+        }
+        reload.join().expect("reloaded");
+    });
+    assert_eq!(get(&balancer, "/-/v1/pools/default")["backends"], json!([]));
 }
 
 fn a_backend_is_reached_by_its_own_pool_alone(database: &Database) {
