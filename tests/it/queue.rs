@@ -15,9 +15,7 @@ use serde_json::{Value, json};
 use crate::support::backend::refusing;
 use crate::support::client::head;
 use crate::support::engine::{Case, each_engine};
-use crate::support::{
-    Backend, Balancer, Conn, Engine, Fault, Gate, PATIENCE, Setup, Then, one_of_three, until,
-};
+use crate::support::{Backend, Balancer, Conn, Engine, Fault, Gate, PATIENCE, Setup, Then, until};
 
 each_engine! {
     who_waits_is_served_in_the_order_of_coming,
@@ -78,14 +76,7 @@ fn queue(balancer: &Balancer, target: &str, before: usize) -> Conn {
     conn
 }
 
-/// Each second the line is swept: one request looks for room, whether or not a place was freed for it. If that loop has no
-/// processor just then, the next request may be quicker to take a place that is freed meanwhile. So there are three tries.
 fn who_waits_is_served_in_the_order_of_coming(engine: Engine) {
-    one_of_three("first come, first served", || a_line_served_out_of_order(engine));
-}
-
-/// The order in which a line of requests was served, if that is not the one in which they came.
-fn a_line_served_out_of_order(engine: Engine) -> Option<Vec<String>> {
     let gate = Gate::default();
     let backend = gated(&gate);
     let balancer = narrow(engine, &backend, 1).start();
@@ -111,7 +102,7 @@ fn a_line_served_out_of_order(engine: Engine) -> Option<Vec<String>> {
         count as f64
     );
     assert!(value(&balancer, "balancer_queue_wait_seconds_sum{pool=\"default\",priority=\"normal\"}") > 0.0);
-    (order != expected).then_some(order)
+    assert_eq!(order, expected);
 }
 
 fn a_full_line_is_503_at_once_and_so_is_none(engine: Engine) {

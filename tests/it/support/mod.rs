@@ -114,11 +114,3 @@ pub fn block(page: &str, mark: &str) -> String {
 pub fn indented(text: &str) -> String {
     text.lines().map_while(|line| line.strip_prefix("    ")).map(|line| format!("{line}\n")).collect()
 }
-
-/// Fails unless one of three tries finds nothing wrong, since the machine may be busy with something else during one. `attempt`:
-/// what was wrong, if anything was.
-#[track_caller]
-pub fn one_of_three<W: std::fmt::Debug>(what: &str, mut attempt: impl FnMut() -> Option<W>) {
-    let wrong: Vec<W> = (0..3).map_while(|_| attempt()).collect();
-    assert!(wrong.len() < 3, "{what}: {wrong:#?}");
-}

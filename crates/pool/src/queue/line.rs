@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::mem;
 use std::sync::Arc;
 
-use super::members::{BusyClient, HeldPlace, LineMember, LineView, PlaceState};
+use super::members::{BusyClient, HeldPlace, LineMember, LineView, PlaceState, Room};
 use super::{LineStanding, Passage, QueueOrder, QueuePolicy, Waker};
 use crate::fair::{FairLine, LinePolicy, LineRefusal, Turn, WaitingClient, Who};
 use balancer_time::Nanos;
@@ -21,11 +21,13 @@ pub(super) struct LineState {
     places: BTreeMap<u64, HeldPlace>,
     /// How many of these are asleep or trying.
     members: usize,
-    /// How many leases ended while no request was asleep.
+    /// How many leases ended while no request was asleep, and no request has found out since that there is no room.
     spare: usize,
     /// There may be room for several requests: each that finds room wakes the next.
     sweeping: bool,
-    /// Counts events that may have made room without giving a request its turn.
+    /// The number of the first request that has its turn because of [`Room::Perhaps`].
+    hopeful: Option<u64>,
+    /// Counts events that may have made room.
     changes: u64,
     /// The last turn of a request that could not use the room that there is, after as many tries as are allowed.
     /// There may still be room, until a request that could use any finds none.
@@ -48,6 +50,7 @@ impl Default for LineState {
             members: 0,
             spare: 0,
             sweeping: false,
+            hopeful: None,
             changes: 0,
             unused: None,
             woken: Vec::new(),
@@ -122,7 +125,8 @@ impl LineState {
         let size = self.policy.size.saturating_sub(self.members - self.fair.len());
         self.fair.configure(LinePolicy { size, ..of_fair(self.policy) });
         let ticket = self.fair.join(&member.joining(self.policy.order, straight), now)?;
-        let place = HeldPlace { member, ticket, since: now, state: PlaceState::Asleep(unnamed()), looked: 0 };
+        let state = PlaceState::Asleep(unnamed());
+        let place = HeldPlace { member, ticket, since: now, state, looked: 0, room: Room::Freed };
         self.places.insert(ticket.number(), place);
         // Otherwise requests that were refused for this one would count as trying.
         self.collect_refusals();
@@ -131,7 +135,7 @@ impl LineState {
         self.members += 1;
         if self.spare > 0 {
             self.spare -= 1;
-            self.wake_next(now);
+            self.wake_next(Room::Freed, now);
         } else if !self.is_tried() {
             self.go_on(now);
         }
@@ -166,29 +170,26 @@ impl LineState {
         if place.looked < self.changes {
             return false;
         }
-        if self.spare > 0 {
-            self.spare -= 1;
-            return false;
-        }
-        let who = place.member.who;
+        let (who, room) = (place.member.who, place.room);
         place.state = PlaceState::Asleep(unnamed());
+        self.hopeful.take_if(|hopeful| *hopeful == number);
         match turn {
             None => {
                 let joining = place.member.joining(self.policy.order, &straight);
                 place.ticket = self.fair.seat(number, &joining, place.since);
                 if choosy {
-                    self.wake_next(now);
+                    self.wake_next(room, now);
                 }
             }
             Some(turn) if choosy => {
                 let next = self.fair.pass(turn, now);
-                if !self.wake(next) {
+                if !self.wake(next, room) {
                     (self.sweeping, self.unused) = (false, Some(turn));
                 }
             }
             Some(turn) => {
                 self.fair.put_back(turn, now);
-                (self.sweeping, self.unused) = (false, None);
+                (self.spare, self.sweeping, self.unused) = (0, false, None);
             }
         }
         // A straight request that ended while the first one joined saw no line, so the fair line does not know of its
@@ -199,10 +200,13 @@ impl LineState {
 
     /// A request found room on its turn. `elsewhere`: perhaps other room than it was woken for.
     pub fn found(&mut self, number: u64, elsewhere: bool) -> Passage {
-        let Some(place) = self.places.remove(&number) else { return Passage::Uncounted };
+        let Some(place) = self.remove(number) else { return Passage::Uncounted };
         self.shrink();
         self.sweeping |= elsewhere;
-        self.go_on(0);
+        match place.room {
+            Room::FreedToo => self.give(Room::Perhaps, 0),
+            Room::Freed | Room::Perhaps => self.go_on(0),
+        }
         match place.state {
             PlaceState::Trying(Some(turn)) => Passage::Waited { who: turn.ticket.who, era: self.era },
             _ => Passage::Uncounted,
@@ -211,7 +215,7 @@ impl LineState {
 
     /// A request gives up its place without having found room.
     pub fn given_up(&mut self, number: u64) {
-        let Some(place) = self.places.remove(&number) else { return };
+        let Some(place) = self.remove(number) else { return };
         match place.state {
             PlaceState::Refused(_) => {}
             PlaceState::Asleep(_) => {
@@ -225,6 +229,9 @@ impl LineState {
                 self.shrink();
                 // Its turn was not used, so the next request gets one; a sweep goes on.
                 self.freed(0);
+                if place.room == Room::FreedToo {
+                    self.give(Room::Perhaps, 0);
+                }
             }
         }
     }
@@ -241,9 +248,22 @@ impl LineState {
         self.fair.straight_ended(who, straight, held, now);
     }
 
-    /// There is room for one request.
+    /// There is room for one request. One that is trying already, because there may be room, looks again and takes it:
+    /// if another one were woken, that could be quicker and take the place of the one before it.
     pub fn freed(&mut self, now: Nanos) {
-        if self.wake_next(now) {
+        // Whoever is trying looks again before it sleeps: the request that is woken may take another place than this one.
+        self.changes += 1;
+        let hopeful = self.hopeful.take().and_then(|number| self.places.get_mut(&number));
+        if let Some(place) = hopeful {
+            place.room = Room::FreedToo;
+        } else {
+            self.give(Room::Freed, now);
+        }
+    }
+
+    /// Gives a request a turn, or remembers that there is room for one.
+    fn give(&mut self, room: Room, now: Nanos) {
+        if self.wake_next(room, now) {
             return;
         }
         if self.spare < self.members {
@@ -261,7 +281,7 @@ impl LineState {
         // A request that is trying looks again before it sleeps.
         if !self.is_tried() {
             self.try_unused(0);
-            self.wake_next(0);
+            self.wake_next(Room::Perhaps, 0);
         }
     }
 
@@ -307,9 +327,14 @@ impl LineState {
         self.fair.in_flight(who)
     }
 
-    fn wake_next(&mut self, now: Nanos) -> bool {
+    fn wake_next(&mut self, room: Room, now: Nanos) -> bool {
         let next = self.fair.next(now);
-        self.wake(next)
+        self.wake(next, room)
+    }
+
+    fn remove(&mut self, number: u64) -> Option<HeldPlace> {
+        self.hopeful.take_if(|hopeful| *hopeful == number);
+        self.places.remove(&number)
     }
 
     /// Whether a request is trying. It will find out whether there is more room.
@@ -320,7 +345,7 @@ impl LineState {
     /// There may be more room: gives the next request a turn, if so.
     fn go_on(&mut self, now: Nanos) {
         if self.sweeping {
-            self.wake_next(now);
+            self.wake_next(Room::Perhaps, now);
         } else {
             self.try_unused(now);
         }
@@ -330,14 +355,20 @@ impl LineState {
     fn try_unused(&mut self, now: Nanos) {
         if let Some(last) = self.unused {
             let next = self.fair.pass_on(&last, now);
-            self.wake(next);
+            // That room is not for every request, so whoever tries it does not answer for a place that is freed.
+            self.wake(next, Room::Freed);
         }
     }
 
     /// Gives a request its turn. False: there is none.
-    fn wake(&mut self, turn: Option<Turn>) -> bool {
+    fn wake(&mut self, turn: Option<Turn>, room: Room) -> bool {
         let Some(turn) = turn else { return false };
-        let place = self.places.get_mut(&turn.ticket.number()).expect("who waits has a place");
+        let number = turn.ticket.number();
+        let place = self.places.get_mut(&number).expect("who waits has a place");
+        (place.room, place.looked) = (room, self.changes);
+        if room == Room::Perhaps {
+            self.hopeful.get_or_insert(number);
+        }
         if let PlaceState::Asleep(waker) = mem::replace(&mut place.state, PlaceState::Trying(Some(turn))) {
             self.woken.push(waker);
         }

@@ -44,6 +44,19 @@ pub(super) struct HeldPlace {
     pub state: PlaceState,
     /// The number of the last change ([`super::line::LineState`]) before it looked for room.
     pub looked: u64,
+    /// Why it got its turn, while it has one.
+    pub room: Room,
+}
+
+/// Why a request gets a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    /// A place was freed.
+    Freed,
+    /// There may be room, as there may be for others behind it.
+    Perhaps,
+    /// There may have been room, and since then a place was freed. So there may be room for one more request.
+    FreedToo,
 }
 
 pub(super) enum PlaceState {

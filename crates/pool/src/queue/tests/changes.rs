@@ -182,3 +182,46 @@ fn changes_do_not_wake_everybody() {
     assert!(may_try(&places[at]) && places[at].sleep(false, 1));
     assert_eq!((trying(&places), queue.len()), (0, 5));
 }
+
+/// A place that is freed while a request tries on the mere chance is for that one, not for the next, which could be
+/// quicker and so overtake it.
+#[test]
+fn who_tries_by_chance_is_not_overtaken() {
+    for (_, order) in QueueOrder::ALL {
+        let queue = queue(order, 9);
+        let [mut a, b, c, d] = [0, 1, 2, 3].map(|now| asleep(&queue, 7, now));
+        let trying = || [&b, &c, &d].map(may_try);
+        queue.changed();
+        assert!(may_try(&a));
+        queue.freed();
+        assert_eq!(trying(), [false; 3], "that place is a's");
+        assert!(!a.sleep(false, 9), "it looked before the place was freed, and looks again");
+        queue.freed();
+        assert_eq!(trying(), [true, false, false], "the second place is b's");
+        assert!(may_try(&a));
+        // There may have been room beside both places.
+        let _ = a.leave(false);
+        assert_eq!(trying(), [true, true, false]);
+        queue.freed();
+        assert_eq!(trying(), [true, true, false], "c, too, tries by chance");
+        // c leaves without having used either.
+        drop(c);
+        assert!(may_try(&d));
+    }
+}
+
+/// What may be free besides is for the next one that joins if there is nobody asleep to be told.
+#[test]
+fn room_by_chance_is_left_to_who_joins() {
+    let queue = queue(QueueOrder::Fair, 9);
+    let [a, mut b] = [0, 1].map(|now| asleep(&queue, 7, now));
+    queue.changed();
+    queue.freed();
+    queue.freed();
+    assert!(may_try(&a) && may_try(&b));
+    let _ = a.leave(false);
+    let mut c = queue.join(member(8, 3), 3).expect("room in the line");
+    assert!(may_try(&c));
+    assert!(b.sleep(false, 9) && c.sleep(false, 9));
+    assert!(!may_try(&queue.join(member(9, 4), 4).expect("room in the line")), "there was none");
+}
