@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::mem;
 use std::sync::Arc;
 
-use super::members::{BusyClient, HeldPlace, LineMember, LineView, PlaceState, Room};
+use super::members::{BusyClient, HeldPlace, LineMember, LineView, PlaceState, TurnCause};
 use super::{LineStanding, Passage, QueueOrder, QueuePolicy, Waker};
 use crate::fair::{FairLine, LinePolicy, LineRefusal, Turn, WaitingClient, Who};
 use balancer_time::Nanos;
@@ -25,7 +25,7 @@ pub(super) struct LineState {
     spare: usize,
     /// There may be room for several requests: each that finds room wakes the next.
     sweeping: bool,
-    /// The number of the first request that has its turn because of [`Room::Perhaps`].
+    /// The number of the first request that has its turn because of [`TurnCause::Perhaps`].
     hopeful: Option<u64>,
     /// Counts events that may have made room.
     changes: u64,
@@ -126,7 +126,7 @@ impl LineState {
         self.fair.configure(LinePolicy { size, ..of_fair(self.policy) });
         let ticket = self.fair.join(&member.joining(self.policy.order, straight), now)?;
         let state = PlaceState::Asleep(unnamed());
-        let place = HeldPlace { member, ticket, since: now, state, looked: 0, room: Room::Freed };
+        let place = HeldPlace { member, ticket, since: now, state, looked: 0, cause: TurnCause::Freed };
         self.places.insert(ticket.number(), place);
         // Otherwise requests that were refused for this one would count as trying.
         self.collect_refusals();
@@ -135,7 +135,7 @@ impl LineState {
         self.members += 1;
         if self.spare > 0 {
             self.spare -= 1;
-            self.wake_next(Room::Freed, now);
+            self.wake_next(TurnCause::Freed, now);
         } else if !self.is_tried() {
             self.go_on(now);
         }
@@ -170,7 +170,7 @@ impl LineState {
         if place.looked < self.changes {
             return false;
         }
-        let (who, room) = (place.member.who, place.room);
+        let (who, cause) = (place.member.who, place.cause);
         place.state = PlaceState::Asleep(unnamed());
         self.hopeful.take_if(|hopeful| *hopeful == number);
         match turn {
@@ -178,12 +178,12 @@ impl LineState {
                 let joining = place.member.joining(self.policy.order, &straight);
                 place.ticket = self.fair.seat(number, &joining, place.since);
                 if choosy {
-                    self.wake_next(room, now);
+                    self.wake_next(cause, now);
                 }
             }
             Some(turn) if choosy => {
                 let next = self.fair.pass(turn, now);
-                if !self.wake(next, room) {
+                if !self.wake(next, cause) {
                     (self.sweeping, self.unused) = (false, Some(turn));
                 }
             }
@@ -203,9 +203,9 @@ impl LineState {
         let Some(place) = self.remove(number) else { return Passage::Uncounted };
         self.shrink();
         self.sweeping |= elsewhere;
-        match place.room {
-            Room::FreedToo => self.give(Room::Perhaps, 0),
-            Room::Freed | Room::Perhaps => self.go_on(0),
+        match place.cause {
+            TurnCause::FreedToo => self.give(TurnCause::Perhaps, 0),
+            TurnCause::Freed | TurnCause::Perhaps => self.go_on(0),
         }
         match place.state {
             PlaceState::Trying(Some(turn)) => Passage::Waited { who: turn.ticket.who, era: self.era },
@@ -229,8 +229,8 @@ impl LineState {
                 self.shrink();
                 // Its turn was not used, so the next request gets one; a sweep goes on.
                 self.freed(0);
-                if place.room == Room::FreedToo {
-                    self.give(Room::Perhaps, 0);
+                if place.cause == TurnCause::FreedToo {
+                    self.give(TurnCause::Perhaps, 0);
                 }
             }
         }
@@ -255,15 +255,15 @@ impl LineState {
         self.changes += 1;
         let hopeful = self.hopeful.take().and_then(|number| self.places.get_mut(&number));
         if let Some(place) = hopeful {
-            place.room = Room::FreedToo;
+            place.cause = TurnCause::FreedToo;
         } else {
-            self.give(Room::Freed, now);
+            self.give(TurnCause::Freed, now);
         }
     }
 
     /// Gives a request a turn, or remembers that there is room for one.
-    fn give(&mut self, room: Room, now: Nanos) {
-        if self.wake_next(room, now) {
+    fn give(&mut self, cause: TurnCause, now: Nanos) {
+        if self.wake_next(cause, now) {
             return;
         }
         if self.spare < self.members {
@@ -281,7 +281,7 @@ impl LineState {
         // A request that is trying looks again before it sleeps.
         if !self.is_tried() {
             self.try_unused(0);
-            self.wake_next(Room::Perhaps, 0);
+            self.wake_next(TurnCause::Perhaps, 0);
         }
     }
 
@@ -327,9 +327,9 @@ impl LineState {
         self.fair.in_flight(who)
     }
 
-    fn wake_next(&mut self, room: Room, now: Nanos) -> bool {
+    fn wake_next(&mut self, cause: TurnCause, now: Nanos) -> bool {
         let next = self.fair.next(now);
-        self.wake(next, room)
+        self.wake(next, cause)
     }
 
     fn remove(&mut self, number: u64) -> Option<HeldPlace> {
@@ -345,7 +345,7 @@ impl LineState {
     /// There may be more room: gives the next request a turn, if so.
     fn go_on(&mut self, now: Nanos) {
         if self.sweeping {
-            self.wake_next(Room::Perhaps, now);
+            self.wake_next(TurnCause::Perhaps, now);
         } else {
             self.try_unused(now);
         }
@@ -356,17 +356,17 @@ impl LineState {
         if let Some(last) = self.unused {
             let next = self.fair.pass_on(&last, now);
             // That room is not for every request, so whoever tries it does not answer for a place that is freed.
-            self.wake(next, Room::Freed);
+            self.wake(next, TurnCause::Freed);
         }
     }
 
     /// Gives a request its turn. False: there is none.
-    fn wake(&mut self, turn: Option<Turn>, room: Room) -> bool {
+    fn wake(&mut self, turn: Option<Turn>, cause: TurnCause) -> bool {
         let Some(turn) = turn else { return false };
         let number = turn.ticket.number();
         let place = self.places.get_mut(&number).expect("who waits has a place");
-        (place.room, place.looked) = (room, self.changes);
-        if room == Room::Perhaps {
+        (place.cause, place.looked) = (cause, self.changes);
+        if cause == TurnCause::Perhaps {
             self.hopeful.get_or_insert(number);
         }
         if let PlaceState::Asleep(waker) = mem::replace(&mut place.state, PlaceState::Trying(Some(turn))) {

@@ -45,12 +45,12 @@ pub(super) struct HeldPlace {
     /// The number of the last change ([`super::line::LineState`]) before it looked for room.
     pub looked: u64,
     /// Why it got its turn, while it has one.
-    pub room: Room,
+    pub cause: TurnCause,
 }
 
 /// Why a request gets a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Room {
+pub(super) enum TurnCause {
     /// A place was freed.
     Freed,
     /// There may be room, as there may be for others behind it.
