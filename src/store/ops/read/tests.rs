@@ -1,4 +1,4 @@
-use super::super::tests::{WITHIN, add, empty};
+use super::super::tests::{WITHIN, add, batch, empty};
 use super::*;
 
 #[test]
@@ -31,6 +31,23 @@ fn ranges_are_read_page_by_page_up_to_their_bound() {
         }
         there.push(format!("10.{number}.0.0/16"));
         add(&store, &there[number..]);
+    }
+}
+
+#[test]
+fn a_range_that_can_not_be_read_ends_no_page() {
+    for (wrong, page_rows) in [("10.0.", 1), ("10.0.", 2), ("10.1.", 2), ("10.2.", 3), ("10.", 2)] {
+        let store = empty();
+        let ids = ["10.0.0.0/16", "10.1.0.0/16", "10.2.0.0/16", "11.0.0.0/16"];
+        add(&store, &ids);
+        batch(
+            &store,
+            &format!("UPDATE limits SET client_id = CAST(client_id AS BLOB) WHERE client_id LIKE '{wrong}%'"),
+        );
+        let rows = ranges_by(&store, WITHIN, page_rows, 9).unwrap();
+        let read: Vec<&str> = rows.iter().map(|row| &*row.client_id).collect();
+        let right: Vec<&str> = ids.into_iter().filter(|id| !id.starts_with(wrong)).collect();
+        assert_eq!(read, right, "{wrong} {page_rows}");
     }
 }
 
