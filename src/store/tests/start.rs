@@ -319,8 +319,10 @@ fn crowded_addresses_that_change_together_keep_all_of_their_entries() {
             fill(setup, 4_095, *last, &format!("'{client}:' || (n + 1)"), 2, "n + 1");
         }
         let (here, there) = (setup.start().unwrap(), setup.another().start().unwrap());
+        // Some of the ports, with the first and the last: what a statement leaves out is everything behind a row.
         let lacking = |limits: &Limits, ports: std::ops::RangeInclusive<u16>| {
-            let pairs = clients.iter().flat_map(|(_, client)| ports.clone().map(move |port| (client, port)));
+            let some = ports.clone().step_by(64).chain([*ports.end()]);
+            let pairs = clients.iter().flat_map(|(_, client)| some.clone().map(move |port| (client, port)));
             pairs.filter(|(client, port)| find(limits, client, Some(*port), 1).entry.is_none()).count()
         };
         assert_eq!((lacking(&here, 1..=4_096), lacking(&there, 1..=4_096)), (5, 5));

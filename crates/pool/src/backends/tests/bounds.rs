@@ -118,6 +118,25 @@ fn one_backend_holds_three_quarters_of_the_workers_while_there_is_another() {
     assert_eq!((a.group.calling(), a.in_flight()), (0, 0));
 }
 
+/// To take a place and give it back would look like room to whoever waits.
+#[test]
+fn what_a_client_prefers_in_a_full_pool_gives_nobody_a_turn() {
+    let sticky = Some(SigningKey::new(b"0123456789abcdef"));
+    let pool = of(&Settings { sticky, ..queued(Some(1), None, Strategy::First) }, &entries(&["a"]));
+    let _held = pick(&pool, &[]).unwrap();
+    let mut place = pool.queue().join(member(1, 0), 0).unwrap();
+    assert!(place.standing() == LineStanding::Trying && place.sleep(false, 0));
+    let snapshot = pool.snapshot();
+    let endpoint = &snapshot.endpoints()[0];
+    let sent = endpoint.token().unwrap();
+    let by_cookie = Wanted { preferred: &[sent.as_str().as_bytes()], ..wanted(&[]) };
+    let by_connection = Wanted { bound_to: Some(endpoint.id), ..wanted(&[]) };
+    for wanted in [by_cookie, by_connection] {
+        assert_eq!(snapshot.pick(&wanted).unwrap_err(), Unavailable::Full);
+        assert_eq!(place.standing(), LineStanding::Asleep);
+    }
+}
+
 /// Many threads take leases at the same time, and no bound is ever exceeded.
 #[test]
 fn bounds_hold_across_threads() {
