@@ -240,10 +240,16 @@ impl Balancer {
         request(self.admin, method, target, &[], body.as_bytes())
     }
 
-    /// The sum of all series whose lines begin with that text; 0 when there are none.
+    /// The sum of all series whose lines begin with that text, which holds the whole name of a metric that is there; 0 when
+    /// there are none.
     #[track_caller]
     pub fn metric(&self, series: &str) -> f64 {
         let text = request(self.admin, "GET", "/-/metrics", &[], b"").expect(200).text();
+        let name = series.split(['{', ' ']).next().unwrap_or_default();
+        let family =
+            ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name);
+        let is_there = |family: &str| text.contains(&format!("\n# TYPE {family} "));
+        assert!(is_there(name) || is_there(family), "there is no metric {name}");
         let lines = text.lines().filter(|line| line.starts_with(series));
         lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
     }
