@@ -179,22 +179,27 @@ fn ranges_by(
     most: usize,
 ) -> Result<Vec<LimitRow>, StoreError> {
     let sql = format!(
-        "SELECT canonical, {COLUMNS} FROM limits WHERE kind = 3 AND canonical > $1 ORDER BY canonical LIMIT {page_rows}"
+        "SELECT canonical, {COLUMNS} FROM limits WHERE kind = 3 AND canonical > $1 ORDER BY canonical LIMIT $2"
     );
+    let page = |after: &String, count| {
+        let values = [SqlValue::Text(after), SqlValue::Int(Some(count))];
+        inside(store, within, Access::Read, |session| session.query(&sql, &values))
+    };
     let (mut all, mut reader, mut after) = (Vec::new(), Reader::default(), String::new());
     loop {
-        let page =
-            inside(store, within, Access::Read, |session| session.query(&sql, &[SqlValue::Text(&after)]))?;
-        // Rows that can't be read count, too: with too few rows it would look like the last page.
-        let next = page.iter().rev().find_map(|row| first_text(row)).filter(|_| page.len() == page_rows);
-        all.extend(page.into_iter().filter_map(|mut cells| reader.row(cells.split_off(1))));
+        let read = |mut cells: Vec<Cell>| Some((first_text(&cells)?, reader.row(cells.split_off(1))?));
+        let (places, rows): (Vec<String>, Vec<LimitRow>) =
+            readable(page_rows, after, page, first_text, read)?.into_iter().unzip();
+        all.extend(rows);
         if all.len() > most {
             log::error!("store: there are more than {most} ranges; those beyond are not in force");
             all.truncate(most);
             return Ok(all);
         }
-        let Some(next) = next else { return Ok(all) };
-        after = next;
+        match places.into_iter().nth(page_rows - 1) {
+            Some(last) => after = last,
+            None => return Ok(all),
+        }
     }
 }
 
