@@ -6,6 +6,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 
+use crate::routes::user_line;
 use crate::support::balancer::PROGRAM;
 use crate::support::engine::{each_engine, each_store};
 use crate::support::{Backend, Balancer, Conn, Database, Engine, Gate, Load, Response, Setup, Then, until};
@@ -40,6 +41,16 @@ fn names(pools: &Value) -> Vec<&str> {
         .iter()
         .map(|pool| pool["name"].as_str().expect("a name"))
         .collect()
+}
+
+/// A backend that answers `slow`, each request once the gate is open.
+fn gated(gate: &Gate) -> Backend {
+    let gate = gate.clone();
+    Backend::scripted(move |_, stream| {
+        gate.wait();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow").expect("sent");
+        Then::Keep
+    })
 }
 
 fn pools_stand_side_by_side_and_come_and_go_by_a_reload(engine: Engine) {
@@ -143,12 +154,7 @@ fn a_backend_that_moves_to_another_pool_costs_no_request(engine: Engine) {
 /// One waits for its password to be checked, one in line behind a third, when all of them lose their pool.
 fn who_asked_before_a_backend_moves_gets_there(engine: Engine) {
     let gate = Gate::default();
-    let own = gate.clone();
-    let backend = Backend::scripted(move |_, stream| {
-        own.wait();
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").expect("sent");
-        Then::Keep
-    });
+    let backend = gated(&gate);
     let narrow = json!([{ "name": "a", "url": backend.url(), "max_in_flight": 1 }]);
     let routes =
         |pool: &str| json!([{ "path": "/in", "pool": pool, "basic_auth": "users" }, { "pool": pool }]);
@@ -159,9 +165,7 @@ fn who_asked_before_a_backend_moves_gets_there(engine: Engine) {
         .set("backends", narrow.clone())
         .set("routes", routes("default"));
     // Takes a quarter of a second to check.
-    let hash = bcrypt::hash_with_salt("wonderland", 12, [7; 16]).expect("a hash");
-    let line = format!("alice:{}\n", hash.format_for_version(bcrypt::Version::TwoY));
-    std::fs::write(top.folder().join("users"), line).expect("written");
+    std::fs::write(top.folder().join("users"), user_line("alice", "wonderland", 12)).expect("written");
     let balancer = top.start();
     let ask = |path: &str, more: &str| {
         let mut conn = Conn::open(balancer.address);
@@ -192,7 +196,7 @@ fn who_asked_before_a_backend_moves_gets_there(engine: Engine) {
         });
         gate.open();
         for conn in [&mut held, &mut in_line, &mut checked] {
-            assert_eq!(conn.read("GET").expect("an answer").expect(200).text(), "ok");
+            assert_eq!(conn.read("GET").expect("an answer").expect(200).text(), "slow");
         }
         reload.join().expect("reloaded");
     });
@@ -240,12 +244,7 @@ fn get_for(balancer: &Balancer, host: &str, target: &str) -> Response {
 
 fn a_pool_that_goes_ends_what_it_has(engine: Engine) {
     let (a, gate) = (Backend::named("a"), Gate::default());
-    let own = gate.clone();
-    let slow = Backend::scripted(move |_, stream| {
-        own.wait();
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow").expect("sent");
-        Then::Keep
-    });
+    let slow = gated(&gate);
     let alone = Setup::on(engine).backend(a.address()).set("health_check", Value::Null);
     let two = alone
         .clone()
